@@ -1,0 +1,1 @@
+"""The parent's side: what a user subclasses, and what runs it."""

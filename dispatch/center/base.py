@@ -1,0 +1,337 @@
+"""The abstract centre: what a user declares, and the doors.
+
+This module is imported in workers too, for `restore_shared_param`: at module level it imports terms, wire and
+worker only; opening a centre imports the session and the engines.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Generic, get_type_hints
+
+from dispatch.terms.config import DispatchConfig
+from dispatch.terms.errors import CenterClosed, ConfigError, RunnerError, UnguardedMain
+from dispatch.terms.outcome import Cancelled, Done, Failed, Report
+from dispatch.terms.shard import Shard
+from dispatch.wire.calls import remote_names
+from dispatch.worker.runner import Runner, Target, describe, reference
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self, TypeVar
+
+    from dispatch.center.opening import Opening
+    from dispatch.center.run import Outcomes
+    from dispatch.engines.base import Engine
+    from dispatch.terms.event import Event, Snapshot
+
+    P = TypeVar("P", default=Any)
+    R = TypeVar("R", default=Any)
+else:
+    from typing import TypeVar
+
+    P = TypeVar("P")
+    R = TypeVar("R")
+
+__all__ = ("DispatchCenter",)
+
+
+class DispatchCenter(ABC, Generic[P, R]):
+    """Hands shards to runners, answers their calls, collects outcomes. Lives in the parent's event loop only.
+
+    A subclass says which workers to start (`init_runners`) and what they share. `P` is what a shard's payload
+    is, `R` what a runner returns.
+    """
+
+    runner: Target | None = None
+    config: DispatchConfig
+
+    def __init__(self, runner: Target | None = None, shards: Iterable[Any] | AsyncIterable[Any] = (), *, shared_param: Any = None, config: DispatchConfig | None = None) -> None:
+        """`runner` is a Runner class or an importable function; `shards` payloads or Shards, of any length.
+
+        Raises ConfigError if a field makes no sense.
+        """
+        if runner is not None:
+            self.runner = runner
+        self.shards = shards
+        self.config = DispatchConfig() if config is None else config
+        if not isinstance(self.config, DispatchConfig):
+            raise ConfigError("config", self.config, "it must be a DispatchConfig")
+        self._shared_param = shared_param
+        self._opening: Opening | None = None
+
+    # What a subclass declares.
+
+    @abstractmethod
+    def init_runners(self) -> Sequence[Target]:
+        """The workers to start, one entry each; the classes may differ."""
+
+    @abstractmethod
+    def get_shared_param(self) -> Any:
+        """What all workers share; None: nothing. Called in the parent once per opening; may be `async def`.
+
+        Its return annotation is the type that workers decode into.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def restore_shared_param(param: Any) -> Any:
+        """Called in each worker, once; what it returns is the runner's `shared_param`."""
+
+    def iter_shards(self) -> Iterable[Any] | AsyncIterable[Any]:
+        """The shards of a run that is given none; sync or async."""
+        return self.shards
+
+    async def post_process(self, report: Report[R]) -> None:
+        """Called in the parent once per run, interrupted ones included."""
+
+    def make_engine(self) -> Engine:
+        """Where this centre's workers live. The default: processes on this machine."""
+        from dispatch.engines.process import ProcessEngine
+
+        return ProcessEngine()
+
+    @classmethod
+    def shared_type(cls) -> Any:
+        """The type that workers decode the shared param into."""
+        try:
+            return get_type_hints(cls.get_shared_param, include_extras=True).get("return", Any)
+        except NameError as error:
+            problem = f"the annotation of get_shared_param cannot be resolved: {error}"
+            raise RunnerError(cls.__qualname__, problem, "import the name outside TYPE_CHECKING") from None
+
+    @classmethod
+    def init(cls, config: DispatchConfig | None = None, runner: Target | None = None, shards: Iterable[Any] | AsyncIterable[Any] = (), *, shared_param: Any = None) -> DispatchCenter[Any, Any]:
+        """The centre that `config.runner_type` names; a subclass keeps its methods and takes that one's engine.
+
+        Raises ConfigError if no centre has that name.
+        """
+        from dispatch.center.registry import find
+
+        config = DispatchConfig() if config is None else config
+        kind = find(config.runner_type)
+        if not issubclass(cls, kind):
+            kind = _combine(cls, kind)
+        else:
+            kind = cls
+        made: DispatchCenter[Any, Any] = kind(runner, shards, shared_param=shared_param, config=config)
+        return made
+
+    # Doors.
+
+    async def run(self, shards: Iterable[Any] | AsyncIterable[Any] | None = None, *, collect: bool = True, handle_signals: bool = False) -> Report[R]:
+        """Run everything, then return what became of it; opens and closes the centre if it is not open.
+
+        `collect=False` keeps counts and failures only. `handle_signals`: the first SIGINT or SIGTERM drains,
+        the second stops, and the report says so. Raises StartupFailed if no worker can be made ready, and what
+        the source of shards raised, after the shards before it are done. Cancelling stops the shards (SIGKILL).
+        """
+        async with self._opened("run") as opening:
+            if handle_signals:
+                return await opening.run_with_signals(shards, collect=collect)
+            return await opening.run(shards, collect=collect)
+
+    @asynccontextmanager
+    async def stream(self, shards: Iterable[Any] | AsyncIterable[Any] | None = None, *, ordered: bool = False) -> AsyncIterator[Outcomes[R]]:
+        """Outcomes as they come, or in input order; opens and closes the centre if it is not open.
+
+        A slow consumer stops the reading of shards. Leaving early stops what was read. Errors as in `run`.
+        """
+        async with self._opened("stream") as opening, opening.stream(shards, ordered=ordered) as outcomes:
+            yield outcomes
+
+    async def submit(self, payload: P | Shard[P], *, timeout: float | None = None, nowait: bool = False) -> R:
+        """The value for one payload, on an open centre. `timeout` bounds one attempt's run time (seconds).
+
+        Raises what the runner raised, or ShardTimeout, WorkerDied, OutOfMemory, Undeliverable, StartupFailed;
+        CenterClosed if the centre is not open; QueueFull if `nowait` and `max_pending` shards wait. Cancelling
+        withdraws the shard, or stops it where it runs.
+        """
+        outcome = await self.submit_outcome(payload, timeout=timeout, nowait=nowait)
+        value: R = outcome.unwrap()
+        return value
+
+    async def submit_outcome(self, payload: P | Shard[P], *, timeout: float | None = None, nowait: bool = False) -> Done[R] | Failed | Cancelled:
+        """The same as `submit`, as an outcome: raises only CenterClosed and QueueFull."""
+        if self._opening is None:
+            raise CenterClosed("submit")
+        return await self._opening.calls.submit(payload, timeout=timeout, nowait=nowait)  # type: ignore[no-any-return]
+
+    async def open(self) -> None:
+        """Start the workers; they stay warm until `aclose`. Returns when the first is ready.
+
+        Raises StartupFailed if none can be, ConfigError or RunnerError if the declarations are wrong.
+        """
+        if self._opening is not None:
+            raise CenterClosed("open (this centre is open already; it")
+        _refuse_unguarded_main()
+        from dispatch.center.opening import Opening
+
+        opening = Opening(self)
+        await opening.open()
+        self._opening = opening
+
+    async def aclose(self, grace: float | None = None) -> None:
+        """Finish what was accepted, let the workers tear down, leave nothing behind. Closing twice is once.
+
+        After `grace` seconds what remains is stopped. Cancelling stops at once.
+        """
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            await opening.close(grace=grace)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            await opening.close(now=error is not None)
+
+    def start(self, *, collect: bool = True) -> Report[R]:
+        """Blocking: an event loop (uvloop where installed), signal handling, then `run`.
+
+        If it was interrupted, the report is printed to stderr and SystemExit(130) raised.
+        """
+        import anyio
+
+        _refuse_unguarded_main()
+        report = anyio.run(_Start(self, collect), backend_options={"use_uvloop": _has_uvloop()})
+        if report.interrupted:
+            print(report, file=sys.stderr)
+            raise SystemExit(130)
+        return report  # type: ignore[no-any-return]
+
+    def drain(self) -> None:
+        """Start no new shard: what waits is Cancelled, what runs goes on. Raises CenterClosed if not open."""
+        self._need_open("drain").drain()
+
+    def snapshot(self) -> Snapshot:
+        """Counts, rates, and what each worker does now. Raises CenterClosed if not open."""
+        return self._need_open("snapshot").snapshot()
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What happens, from now on, until the centre closes. Raises CenterClosed if not open."""
+        async for event in self._need_open("events").events():
+            yield event
+
+    def _need_open(self, door: str) -> Opening:
+        if self._opening is None:
+            raise CenterClosed(door)
+        return self._opening
+
+    @asynccontextmanager
+    async def _opened(self, door: str) -> AsyncIterator[Opening]:
+        """The opening there is, else one of our own."""
+        if self._opening is not None:
+            yield self._opening
+            return
+        async with self:
+            yield self._need_open(door)
+
+    # What the declarations come to.
+
+    def check(self) -> list[Target]:
+        """The targets of the workers to start.
+
+        Raises ConfigError or RunnerError, at the earliest moment, for what could never work.
+        """
+        targets = list(self.init_runners())
+        if not targets:
+            raise ConfigError(f"{type(self).__name__}.init_runners()", [], "it must return at least one runner class")
+        offered = remote_names(type(self))
+        for target in targets:
+            described = describe(target)
+            if self.needs_import:
+                reference(target)
+            missing = described.questions.keys() - offered
+            if missing:
+                problem = f"it asks its centre for {', '.join(sorted(missing))}"
+                cure = f"{type(self).__name__} has no such @remote method; it has: {', '.join(sorted(offered)) or 'none'}"
+                raise RunnerError(described.name, problem, cure)
+            if self.config.policy.isolation == "fork" and described.concurrency > 1:
+                raise RunnerError(described.name, 'isolation="fork" with concurrency > 1', "choose one of the two")
+        return targets
+
+    needs_import = True  # whether workers import runner and centre; not if they live in this process
+
+
+class _Start:
+    """`anyio.run` wants a callable that makes the coroutine."""
+
+    def __init__(self, center: DispatchCenter[Any, Any], collect: bool) -> None:
+        self._center, self._collect = center, collect
+
+    async def __call__(self) -> Report[Any]:
+        return await self._center.run(collect=self._collect, handle_signals=True)
+
+
+class _Concrete(DispatchCenter[P, R]):
+    """What the three concrete centres have in common: one runner class, one shared param."""
+
+    def init_runners(self) -> Sequence[Target]:
+        """The one runner, as often as there are workers."""
+        return [self._one_runner()] * self._workers()
+
+    def _one_runner(self) -> Target:
+        if self.runner is None:
+            cure = "pass runner=..., or set the class attribute 'runner'"
+            raise ConfigError(f"{type(self).__name__}.runner", None, cure)
+        target = self.runner
+        return target if isinstance(target, type) else _unbound(target)
+
+    def _workers(self) -> int:
+        return 1
+
+    def get_shared_param(self) -> Any:
+        """The `shared_param` given to the constructor."""
+        return self._shared_param
+
+    @staticmethod
+    def restore_shared_param(param: Any) -> Any:
+        """The shared param itself."""
+        return param
+
+
+def _unbound(target: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that is a class attribute comes back as a method of the centre: take the function."""
+    return target.__func__ if inspect.ismethod(target) else target
+
+
+def _combine(center: type[Any], kind: type[Any]) -> type[Any]:
+    """The subclass's own methods on another centre's engine."""
+    own = [base for base in center.__mro__ if issubclass(base, DispatchCenter) and not base.__module__.startswith("dispatch.center.")]
+    if not own:
+        return kind
+    return type(center.__name__, (_Rebased, kind), _methods_of(own, center))
+
+
+def _methods_of(own: list[type], center: type) -> dict[str, Any]:
+    found: dict[str, Any] = {"__module__": center.__module__, "__qualname__": center.__qualname__, "_declared": center}
+    for base in reversed(own):
+        found.update({name: value for name, value in vars(base).items() if name not in ("__dict__", "__weakref__", "__module__", "__qualname__", "make_engine")})
+    return found
+
+
+class _Rebased:
+    """Marks a centre class that was put on another engine."""
+
+    _declared: type
+
+
+def _has_uvloop() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("uvloop") is not None
+
+
+def _refuse_unguarded_main() -> None:
+    """Raise UnguardedMain if this process is a worker that is importing the parent's script."""
+    if sys.orig_argv[-2:] == ["-m", "anyio.to_process"]:
+        raise UnguardedMain

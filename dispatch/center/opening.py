@@ -1,0 +1,206 @@
+"""One opening of a centre: the session, its doors, and what is shared, from `open` to `close`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from itertools import count
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio import CancelScope
+
+from dispatch.center.interrupts import interrupts
+from dispatch.center.run import CallDoor, Outcomes, RunDoor, SourceDoor, StreamDoor
+from dispatch.center.seat import Seat
+from dispatch.center.session import Session
+from dispatch.engines.base import Start
+from dispatch.record.bus import Bus
+from dispatch.terms.event import Closed, Event, Snapshot
+from dispatch.terms.outcome import Report
+from dispatch.wire.calls import CallTable
+from dispatch.wire.codec import Codec
+from dispatch.wire.shared import SharedFile, publish
+from dispatch.worker.runner import Target, describe, reference
+from dispatch.worker.spec import Lease
+
+if TYPE_CHECKING:
+    from dispatch.center.base import DispatchCenter
+
+__all__ = ("Opening",)
+
+STOPPED_WITHIN = 2.0  # seconds that the shards of a door that is left get to be gone
+
+
+class Opening:
+    """What a centre is while it is open."""
+
+    def __init__(self, center: DispatchCenter[Any, Any]) -> None:
+        """Check the declarations. Raises ConfigError or RunnerError."""
+        self._center = center
+        self._targets = center.check()
+        self.bus = Bus()
+        self._keys = count(1)
+        self._shared: SharedFile | None = None
+        self._codecs: dict[str, Codec] = {}
+        for target in self._targets:
+            told = describe(target)
+            codec = Codec(told.name, told.payload_type, told.value_type, limit=center.config.max_value_bytes)
+            self._codecs.setdefault(told.name, codec)
+
+    async def open(self) -> None:
+        """Encode the shared param, start the workers. Cancelling, or an error, leaves nothing behind."""
+        center = self._center
+        param = center.get_shared_param()
+        if inspect.isawaitable(param):
+            param = await param
+        if param is not None:
+            self._shared = publish(param)
+        try:
+            seats = [self._seat(number, target, param) for number, target in enumerate(self._targets)]
+            calls = CallTable(center)
+            self.session = Session(center.make_engine(), seats, policy=center.config.policy, calls=calls, bus=self.bus)
+            await self.session.open()
+        except BaseException:
+            self._unshare()
+            raise
+        self.calls = CallDoor(self.session, next(self._keys), self._codecs, config=center.config)
+
+    def _seat(self, number: int, target: Target, param: Any) -> Seat:
+        center, config, told = self._center, self._center.config, describe(target)
+        declared = getattr(type(center), "_declared", type(center))
+        lease = Lease(
+            runner=reference(target) if center.needs_import else told.name,
+            center=reference(declared) if center.needs_import and _customised(declared) else "",
+            shared=None if self._shared is None else (self._shared.path, self._shared.size),
+            shared_type=_type_of(param) if center.needs_import else "",
+            limit=config.max_value_bytes,
+            seed=config.seed,
+            cancel_grace=config.policy.cancel_grace,
+            isolation=config.policy.isolation,
+            concurrency=0 if center.needs_import else 1,
+        )
+        start = Start(
+            number=number,
+            lease=lease,
+            targets=(target, type(center)),
+            env=config.env,
+            startup_timeout=config.policy.startup_timeout,
+            memory_limit=config.policy.memory_limit,
+        )
+        return Seat(start, self._codecs[told.name], told.name)
+
+    async def close(self, *, now: bool = False, grace: float | None = None) -> None:
+        """See Session.close; then the shared param's file goes too."""
+        try:
+            await self.session.close(now=now, grace=grace)
+        finally:
+            self._unshare()
+
+    def _unshare(self) -> None:
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
+
+    # Doors.
+
+    async def run(self, shards: Iterable[Any] | AsyncIterable[Any] | None, *, collect: bool) -> Report[Any]:
+        """One run on this opening."""
+        door: RunDoor[Any] = RunDoor(self.session, next(self._keys), self._codecs, config=self._center.config, collect=collect)
+        async with self._through(door, shards):
+            await door.finished()
+        if door.error is not None:
+            raise door.error
+        return door.report()
+
+    async def run_with_signals(self, shards: Iterable[Any] | AsyncIterable[Any] | None, *, collect: bool) -> Report[Any]:
+        """One run that the first SIGINT or SIGTERM drains and the second stops."""
+        door: RunDoor[Any] = RunDoor(self.session, next(self._keys), self._codecs, config=self._center.config, collect=collect)
+        async with interrupts(self.session.drain, grace=self._center.config.policy.grace):
+            async with self._through(door, shards):
+                await door.finished()
+        if door.error is not None:
+            raise door.error
+        return door.report()
+
+    @asynccontextmanager
+    async def stream(self, shards: Iterable[Any] | AsyncIterable[Any] | None, *, ordered: bool) -> AsyncIterator[Outcomes[Any]]:
+        """One stream on this opening."""
+        door: StreamDoor[Any] = StreamDoor(self.session, next(self._keys), self._codecs, config=self._center.config, ordered=ordered)
+        async with self._through(door, shards):
+            yield Outcomes(door)
+
+    @asynccontextmanager
+    async def _through(self, door: SourceDoor[Any], shards: Iterable[Any] | AsyncIterable[Any] | None) -> AsyncIterator[None]:
+        """Read the source while inside; on leaving stop what is not done, and tell the centre what became of it."""
+        source = self._center.iter_shards() if shards is None else shards
+        try:
+            async with _background(door.pump, source):
+                yield
+        finally:
+            if door.settled:
+                door.leave()
+            else:
+                await door.stopped(STOPPED_WITHIN)
+            with CancelScope(shield=True, deadline=anyio.current_time() + self._center.config.policy.grace + STOPPED_WITHIN):
+                await self._center.post_process(door.report())
+
+    def drain(self) -> None:
+        """See DispatchCenter.drain."""
+        self.session.drain()
+
+    def snapshot(self) -> Snapshot:
+        """See DispatchCenter.snapshot."""
+        session, now = self.session, monotonic()
+        seconds = now - session.opened_at
+        return Snapshot(
+            counts=dict(session.counts),
+            ready=session.queue.ready + len(session.queue.alone),
+            delayed=session.queue.delayed,
+            in_flight=sum(map(len, session.ledger.in_flight.values())),
+            seconds=seconds,
+            rate=sum(session.counts.values()) / seconds if seconds else 0.0,
+            draining=session.draining,
+            workers=tuple(seat.now(session.held(seat), now) for seat in session.seats.values()),
+        )
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Events until the centre closes."""
+        async for event in self.bus.events():
+            yield event
+            if isinstance(event, Closed):
+                return
+
+
+@asynccontextmanager
+async def _background(work: Any, *args: Any) -> AsyncIterator[None]:
+    """Run `work(*args)` while inside, and end it on leaving. What the block raises comes out as it is."""
+    import asyncio
+
+    task = asyncio.create_task(work(*args))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with CancelScope(shield=True):
+            await asyncio.wait([task])
+
+
+def _customised(center: type[Any]) -> bool:
+    """Whether workers must import this centre: it brings its own restore_shared_param, or a type for it."""
+    from dispatch.center.base import _Concrete
+
+    return center.restore_shared_param is not _Concrete.restore_shared_param or center.get_shared_param is not _Concrete.get_shared_param
+
+
+def _type_of(param: Any) -> str:
+    """A reference to the class of a shared param that no annotation describes; "" for plain values."""
+    kind = type(param)
+    if param is None or kind.__module__ == "builtins" or kind.__module__ not in sys.modules:
+        return ""
+    return reference(kind)
+
+

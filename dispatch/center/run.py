@@ -1,0 +1,499 @@
+"""One door's view of a session: its source of shards, its outcomes, its report.
+
+A source is read lazily. What was read and not yet handed on is bounded in number and in bytes, so the consumer's
+pace is the brake. Shards are read and outcomes handed on in bunches, with the event loop free between them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from itertools import count, islice, repeat
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+import anyio
+from msgspec import Raw, Struct
+
+from dispatch.center.session import Session
+from dispatch.terms.config import DispatchConfig
+from dispatch.terms.errors import CenterClosed, ConfigError, DuplicateShard, QueueFull
+from dispatch.terms.outcome import Cancelled, Done, Failed, Report, WorkerFigures
+from dispatch.terms.shard import Entry, Origin, Shard
+from dispatch.wire.codec import Codec, NotDeliverable, undeliverable
+
+__all__ = ("CallDoor", "Outcomes", "RunDoor", "SourceDoor", "StreamDoor")
+
+BUNCH = 256  # shards read from a source before the event loop gets a turn
+
+R = TypeVar("R")
+
+
+class Taken(Struct):
+    """Shards that were put on the books: their encoded bytes, outcomes of those that cannot travel, and what ended it."""
+
+    entries: list[Entry]
+    failed: list[Failed]
+    size: int
+    error: ConfigError | None = None
+
+
+class Intake:
+    """Turns payloads and Shards into Entries. Knows the codecs, the supplied ids in use, and the bytes held."""
+
+    def __init__(self, key: int, codecs: dict[str, Codec]) -> None:
+        self._codecs = codecs
+        self._default = next(iter(codecs.values()))
+        self.origin = Origin(key, self._default.decode_payload)
+        self._origins = {name: Origin(key, codec.decode_payload) for name, codec in codecs.items()}
+        self._ids: set[str] = set()
+        self.read = 0
+
+    def take(self, payloads: list[Any], now: float) -> Taken:
+        """Put payloads on the books.
+
+        The happy path is a handful of C loops; a bunch with a Shard or an unencodable payload is taken one by one.
+        """
+        if Shard not in set(map(type, payloads)):
+            try:
+                raws = list(map(self._default.encode, payloads))
+            except NotDeliverable:
+                pass
+            else:
+                start, self.read = self.read, self.read + len(raws)
+                entries = list(map(Entry, count(start), map(Raw, raws), repeat(self.origin), repeat(now)))
+                return Taken(entries, [], sum(map(len, raws)))
+        taken = Taken([], [], 0)
+        for payload in payloads:
+            try:
+                entry, failed, size = self.one(payload, now)
+            except ConfigError as error:
+                taken.error = error
+                break
+            taken.size += size
+            if failed is None:
+                taken.entries.append(entry)
+            else:
+                taken.failed.append(failed)
+        return taken
+
+    def one(self, payload: Any, now: float, *, timeout: float | None = None) -> tuple[Entry, Failed | None, int]:
+        """The entry for one payload or Shard, its outcome if it cannot travel, its encoded bytes.
+
+        Raises ConfigError if a Shard's fields make no sense, DuplicateShard if its id is in use.
+        """
+        shard = payload if isinstance(payload, Shard) else Shard(payload, timeout=timeout)
+        self._check(shard)
+        codec = self._codecs[shard.runner] if shard.runner else self._default
+        entry = Entry(self.read, Raw(b"\xc0"), self._origins[codec.name], now, shard.id, shard.timeout, shard.runner)
+        entry.special = bool(shard.id) or shard.timeout is not None
+        self.read += 1
+        try:
+            data = codec.encode(shard.payload)
+        except NotDeliverable as error:
+            entry.unencoded = shard.payload
+            return entry, Failed(fault=undeliverable(f"shard {entry.shard_id}", str(error)), entry=entry), 0
+        entry.payload = Raw(data)
+        if shard.id:
+            self._ids.add(shard.id)
+        return entry, None, len(data)
+
+    def _check(self, shard: Shard[Any]) -> None:
+        name = f"shard {shard.id or self.read}"
+        if not isinstance(shard.id, str):
+            raise ConfigError(f"{name}: id", shard.id, "it must be a string")
+        if shard.id in self._ids:
+            raise DuplicateShard(shard.id)
+        if shard.timeout is not None and not shard.timeout > 0:
+            raise ConfigError(f"{name}: timeout", shard.timeout, "it must be more than 0 seconds")
+        if shard.runner and shard.runner not in self._codecs:
+            known = ", ".join(sorted(self._codecs))
+            raise ConfigError(f"{name}: runner", shard.runner, f"this centre's init_runners gives: {known}")
+
+    def forget(self, outcomes: list[Any]) -> None:
+        """Settled shards give their ids back: uniqueness is checked among unfinished ones, so memory is bounded."""
+        if self._ids:
+            self._ids.difference_update(outcome.entry.id for outcome in outcomes)
+
+
+class SourceDoor(Generic[R]):
+    """A door that reads shards from a source. Subclasses say what becomes of outcomes."""
+
+    def __init__(self, session: Session, key: int, codecs: dict[str, Codec], *, config: DispatchConfig) -> None:
+        self.session, self.key = session, key
+        self.stopping = False
+        self.intake = Intake(key, codecs)
+        self.counts: dict[str, int] = {}
+        self.error: BaseException | None = None
+        self.exhausted = False
+        self._config = config
+        self._began = monotonic()
+        self._settled = 0
+        self._handed = 0  # outcomes that the consumer has taken
+        self._held_bytes = 0.0  # payloads of unsettled shards, and values that the consumer has not taken
+        self._room = anyio.Event()
+        self._progress = anyio.Event()
+        self._workers: dict[int, list[float]] = {}
+        self._kept: list[Any] = []  # what the report holds
+        session.doors[key] = self
+
+    # Reading.
+
+    async def pump(self, source: Iterable[Any] | AsyncIterable[Any]) -> None:
+        """Read the source until it ends, as far ahead as is allowed. What it raises is kept in `error`."""
+        try:
+            if isinstance(source, AsyncIterable):
+                await self._pump_async(source)
+            else:
+                await self._pump_sync(iter(source))
+        except Exception as error:  # noqa: BLE001  (a source is user code: what it raises is told at the door)
+            error.add_note(f"dispatch: raised while reading shards, after {self.intake.read}; those finish first")
+            self.error = error
+        finally:
+            self.exhausted = self.error is None and not self.stopping and not self.session.draining
+            self._over = True
+            self._tell()
+
+    _over = False
+
+    async def _pump_sync(self, source: Any) -> None:
+        while True:
+            number = await self._allowed()
+            if not number:
+                return
+            payloads: list[Any] = []
+            try:
+                for payload in islice(source, number):
+                    payloads.append(payload)  # noqa: PERF402  (one by one: what came before an error counts)
+            finally:
+                self._admit(payloads)
+            if len(payloads) < number:
+                return
+            await asyncio.sleep(0)
+
+    async def _pump_async(self, source: AsyncIterable[Any]) -> None:
+        async for payload in source:
+            self._admit([payload])
+            if not await self._allowed():
+                return
+
+    async def _allowed(self) -> int:
+        """How many shards may be read now; waits for one at least. 0: read no more."""
+        limit = self._config.max_pending
+        enough = max(1, min(BUNCH, limit) // 2)  # reading a few at a time would wake us for each outcome
+        while not (self.stopping or self.session.draining or self.session.startup_fault):
+            room = limit - (self.intake.read - self._handed)
+            if room >= enough and self._held_bytes < self._config.max_pending_bytes:
+                mean = self._held_bytes / max(1, self.intake.read - self._handed)
+                fits = int((self._config.max_pending_bytes - self._held_bytes) / mean) if mean else BUNCH
+                return max(1, min(room, BUNCH, fits if self.intake.read else 1))
+            self._room = anyio.Event()
+            await self._room.wait()
+        return 0
+
+    def _admit(self, payloads: list[Any]) -> None:
+        if not payloads:
+            return
+        taken = self.intake.take(payloads, monotonic())
+        self._held_bytes += taken.size
+        if taken.failed:
+            self.session.settle_here(self.key, taken.failed)
+        if taken.entries:
+            self.session.queue.pace(self.key).sized(len(taken.entries), taken.size)
+            for group in _by_runner(taken.entries):
+                self.session.push(group)
+        if taken.error is not None:
+            raise taken.error
+
+    # Settling.
+
+    def take(self, outcomes: list[Any], *, size: int, worker: int, seconds: float) -> None:
+        """Called by the session with outcomes of this door."""
+        unsettled = self.intake.read - self._settled
+        self._settled += len(outcomes)
+        queued = self._held_bytes - self._buffered_bytes()
+        self._held_bytes -= max(0.0, queued) * len(outcomes) / max(1, unsettled)
+        self.intake.forget(outcomes)
+        first = outcomes[0]
+        if isinstance(first, Done):
+            self.counts["done"] = self.counts.get("done", 0) + len(outcomes)
+        else:
+            self._count_slow(outcomes)
+        if worker >= 0:
+            figures = self._workers.setdefault(worker, [0, 0.0])
+            figures[0] += len(outcomes)
+            figures[1] += seconds
+        self.keep(outcomes, size)
+        self._tell()
+
+    def _count_slow(self, outcomes: list[Any]) -> None:
+        failures = 0
+        for outcome in outcomes:
+            if isinstance(outcome, Failed):
+                failures += 1
+                self._count("failed", outcome.fault.cause)
+            else:
+                self._count("cancelled")
+        limit = self._config.policy.max_failures
+        if failures and limit is not None and self.counts["failed"] >= limit and not self.stopping:
+            asyncio.get_running_loop().call_soon(self.stop)
+
+    def _count(self, *names: str) -> None:
+        for name in names:
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def keep(self, outcomes: list[Any], size: int) -> None:
+        """What becomes of outcomes."""
+        raise NotImplementedError  # the two kinds of door below
+
+    def _buffered_bytes(self) -> float:
+        return 0.0
+
+    def _tell(self) -> None:
+        if not self._progress.is_set():
+            self._progress.set()
+        if not self._room.is_set():
+            self._room.set()
+
+    @property
+    def settled(self) -> bool:
+        """Whether every shard that was read has its outcome, and no more will be read."""
+        return self._over and self._settled == self.intake.read
+
+    async def finished(self) -> None:
+        """Wait until `settled`."""
+        while not self.settled:
+            self._progress = anyio.Event()
+            await self._progress.wait()
+
+    def stop(self) -> None:
+        """Read no more, and stop what was read."""
+        self.stopping = True
+        self._tell()
+        self.session.stop_door(self.key)
+
+    async def stopped(self, within: float) -> None:
+        """Stop, and wait until nothing of this door runs; then leave the session."""
+        self.stop()
+        with anyio.move_on_after(within, shield=True):
+            while self._settled < self.intake.read:
+                self._progress = anyio.Event()
+                await self._progress.wait()
+        self.leave()
+
+    def leave(self) -> None:
+        """Be a door of the session no more."""
+        self.session.doors.pop(self.key, None)
+        self.session.queue.drop_door(self.key)
+
+    def report(self) -> Report[R]:
+        """What became of the door's shards."""
+        self._kept.sort(key=_index)
+        seats = self.session.seats
+        workers = tuple(
+            WorkerFigures(runner=seats[number].runner, pids=tuple(seats[number].pids), shards=int(shards), busy=busy)
+            for number, (shards, busy) in sorted(self._workers.items())
+        )
+        return Report(
+            outcomes=self._kept,
+            counts=dict(self.counts),
+            total=self.intake.read,
+            total_known=self.exhausted,
+            seconds=monotonic() - self._began,
+            workers=workers,
+            interrupted=self.stopping or self.session.draining,
+            collected=self._collects,
+        )
+
+    _collects = False
+
+
+class RunDoor(SourceDoor[R]):
+    """Keeps all outcomes, or with `collect=False` only those that are not Done."""
+
+    def __init__(self, *args: Any, collect: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._collects = collect
+
+    def keep(self, outcomes: list[Any], size: int) -> None:
+        self._handed += len(outcomes)
+        if self._collects or not isinstance(outcomes[0], Done):
+            self._kept.extend(outcomes)
+
+
+class StreamDoor(SourceDoor[R]):
+    """Hands outcomes to a consumer, as they come or in input order."""
+
+    def __init__(self, *args: Any, ordered: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ordered = ordered
+        self._early: dict[int, Any] = {}
+        self._next = 0
+        self._buffer: deque[tuple[list[Any], int]] = deque()
+        self._waiting_bytes = 0.0
+
+    def keep(self, outcomes: list[Any], size: int) -> None:
+        if not isinstance(outcomes[0], Done):
+            self._kept.extend(outcomes)
+        if self._ordered:
+            outcomes = self._in_order(outcomes)
+        self._waiting_bytes += size
+        self._held_bytes += size
+        if outcomes:
+            self._buffer.append((outcomes, size))
+        elif self._buffer:
+            bunch, before = self._buffer.pop()
+            self._buffer.append((bunch, before + size))
+
+    def _in_order(self, outcomes: list[Any]) -> list[Any]:
+        early = self._early
+        for outcome in outcomes:
+            early[outcome.entry.index] = outcome
+        ready: list[Any] = []
+        while self._next in early:
+            ready.append(early.pop(self._next))
+            self._next += 1
+        return ready
+
+    def _buffered_bytes(self) -> float:
+        return self._waiting_bytes
+
+    async def bunch(self) -> list[Any] | None:
+        """The next outcomes, None after the last. Raises what the source raised, after the last."""
+        while not self._buffer:
+            if self.settled:
+                if self.error is not None:
+                    raise self.error
+                return None
+            self._progress = anyio.Event()
+            await self._progress.wait()
+        outcomes, size = self._buffer.popleft()
+        if not self._buffer:
+            size = int(self._waiting_bytes)
+        self._waiting_bytes -= size
+        self._held_bytes = max(0.0, self._held_bytes - size)
+        self._handed += len(outcomes)
+        self._tell()
+        return outcomes
+
+
+class Outcomes(Generic[R]):
+    """What `center.stream` gives: iterate it with `async for`. Iterating again goes on where it stopped."""
+
+    def __init__(self, door: StreamDoor[R]) -> None:
+        self._door = door
+        self._bunch: list[Any] = []
+
+    async def __aiter__(self) -> AsyncIterator[Done[R] | Failed | Cancelled]:
+        while True:
+            bunch = self._bunch
+            if not bunch:
+                found = await self._door.bunch()
+                if found is None:
+                    return
+                found.reverse()
+                bunch = self._bunch = found
+                await asyncio.sleep(0)  # a bunch per turn of the loop: the host's other tasks run between
+            while bunch:
+                yield bunch.pop()
+
+    async def __anext__(self) -> Done[R] | Failed | Cancelled:
+        async for outcome in self:
+            return outcome
+        raise StopAsyncIteration
+
+
+class CallDoor:
+    """The door of `submit`: each shard has its own waiter, and none waits behind another door's shards."""
+
+    def __init__(self, session: Session, key: int, codecs: dict[str, Codec], *, config: DispatchConfig) -> None:
+        self.stopping = False
+        self._session, self._key, self._config = session, key, config
+        self._intake = Intake(key, codecs)
+        self._waiters: dict[int, asyncio.Future[Any]] = {}
+        self._held_bytes = 0
+        self._places: deque[asyncio.Future[None]] = deque()
+        session.doors[key] = self
+
+    @property
+    def _full(self) -> bool:
+        return len(self._waiters) >= self._config.max_pending or self._held_bytes >= self._config.max_pending_bytes
+
+    async def submit(self, payload: Any, *, timeout: float | None, nowait: bool) -> Any:
+        """The outcome of one shard. Cancelling withdraws it, or stops it where it runs."""
+        while self._full:
+            if nowait:
+                raise QueueFull(len(self._waiters))
+            await self._place()
+        if self._session.closing or self._session.draining:
+            raise CenterClosed("submit")
+        if timeout is not None and not timeout > 0:
+            raise ConfigError("submit: timeout", timeout, "it must be more than 0 seconds")
+        entry, failed, size = self._intake.one(payload, monotonic(), timeout=timeout)
+        if failed is not None:
+            return failed
+        if self._session.startup_fault is not None:
+            return Failed(fault=self._session.startup_fault, entry=entry)
+        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiters[entry.index] = waiter
+        self._held_bytes += size
+        self._session.push([entry])
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            await self._withdrawn(entry, waiter)
+            raise
+        finally:
+            self._waiters.pop(entry.index, None)
+            self._held_bytes -= size
+            self._offer_place()
+
+    async def _withdrawn(self, entry: Entry, waiter: asyncio.Future[Any]) -> None:
+        """Stop a shard, and wait (not for long) until it is."""
+        settled = self._waiters[entry.index] = asyncio.get_running_loop().create_future()
+        if waiter.done() and not waiter.cancelled():
+            return
+        self._session.withdraw(entry)
+        with anyio.move_on_after(0.4, shield=True):
+            await settled
+
+    async def _place(self) -> None:
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._places.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self._offer_place()
+            raise
+
+    def _offer_place(self) -> None:
+        while self._places and not self._full:
+            place = self._places.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+
+    def take(self, outcomes: list[Any], *, size: int, worker: int, seconds: float) -> None:
+        """Called by the session with outcomes of this door."""
+        self._intake.forget(outcomes)
+        for outcome in outcomes:
+            waiter = self._waiters.get(outcome.entry.index)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(outcome)
+
+
+def _index(outcome: Any) -> int:
+    return outcome.entry.index  # type: ignore[no-any-return]  # an Entry's
+
+
+def _by_runner(entries: list[Entry]) -> list[list[Entry]]:
+    if not any(entry.runner for entry in entries):
+        return [entries]
+    groups: dict[str | None, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.runner, []).append(entry)
+    return list(groups.values())
+
+

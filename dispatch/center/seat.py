@@ -1,0 +1,87 @@
+"""One place for a worker, as the session sees it across the lives that fill it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any, Literal
+
+from dispatch.engines.base import Start
+from dispatch.scheduling.batching import FRAMES_IN_FLIGHT, Pace, frame_size, may_prefetch, task_room
+from dispatch.terms.event import WorkerState
+from dispatch.terms.outcome import WorkerFigures
+from dispatch.terms.shard import WorkerInfo
+from dispatch.wire.codec import Codec
+from dispatch.wire.frames import Pulse, Ready
+
+__all__ = ("Seat", "State")
+
+State = Literal["starting", "ready", "leaving", "lost"]
+
+
+class Seat:
+    """A worker's number, what it runs, and how much it has in hand."""
+
+    def __init__(self, start: Start, codec: Codec, runner: str) -> None:
+        self.start, self.codec, self.runner = start, codec, runner
+        self.number = start.number
+        self.state: State = "starting"
+        self.info = WorkerInfo(runner, 0, 0.0)
+        self.concurrency, self.several = 1, False
+        self.frames: deque[int] = deque()  # the last seq of each frame in flight (one shard at a time only)
+        self.alone = False  # runs a shard that must have the worker for itself
+        self.was_ready = False
+        self.failed_starts = 0
+        self.asked_at = 0.0
+        self.heard_at = 0.0
+        self.pulse = Pulse(0, 0.0, 0)
+        self.pids: list[int] = []
+        self.shards = 0
+        self.busy = 0.0
+
+    def ready(self, frame: Ready) -> None:
+        """A life begins to serve."""
+        self.state = "ready"
+        self.was_ready = True
+        self.failed_starts = 0
+        self.concurrency, self.several = frame.concurrency, frame.several
+        self.info = WorkerInfo(self.runner, frame.pid, time.time() - time.monotonic())
+        self.pids.append(frame.pid)
+
+    def ended(self) -> None:
+        """A life is over."""
+        self.state = "starting"
+        self.frames.clear()
+        self.alone = False
+        self.pulse = Pulse(0, 0.0, 0)
+
+    def room(self, pace: Pace, held: dict[int, Any], *, ready: int, workers: int) -> int:
+        """How many shards to send this worker now; `held` is what it has in flight."""
+        if self.alone:
+            return 0
+        if self.several:
+            return min(frame_size(pace, ready=ready, workers=1), task_room(pace, concurrency=self.concurrency, in_flight=len(held)))
+        frames = self.frames
+        oldest = next(iter(held), None)
+        while frames and (oldest is None or frames[0] < oldest):
+            frames.popleft()
+        if len(frames) >= FRAMES_IN_FLIGHT or (frames and not may_prefetch(pace, ready=ready, workers=workers)):
+            return 0
+        return frame_size(pace, ready=ready, workers=workers)
+
+    def figures(self) -> WorkerFigures:
+        """What this seat did since the centre opened."""
+        return WorkerFigures(runner=self.runner, pids=tuple(self.pids), shards=self.shards, busy=self.busy)
+
+    def now(self, held: dict[int, Any], now: float) -> WorkerState:
+        """What the seat does at the monotonic time `now`."""
+        running = held.get(self.pulse.seq)
+        return WorkerState(
+            runner=self.runner,
+            pid=self.info.pid,
+            state=self.state,
+            shard_id=running.shard_id if running is not None else None,
+            seconds=now - self.pulse.since if running is not None else 0.0,
+            rss=self.pulse.rss,
+            in_flight=len(held),
+        )

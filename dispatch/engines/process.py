@@ -1,0 +1,325 @@
+"""Workers in processes on this machine: one long `anyio.to_process` call each, which runs the nanny.
+
+A start is shielded until the nanny's hello, because a cancelled start leaks its process; then it is stopped if it
+is no longer wanted. The nanny leaves by `_exit`, so the call always ends as a broken worker: that is its normal
+end. A process of anyio's that has served other calls is refused, and kept busy until a fresh one has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import secrets
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import anyio
+from anyio import BrokenWorkerProcess, CancelScope, CapacityLimiter, to_process
+from anyio.abc import TaskGroup
+from msgspec import Struct
+
+from dispatch.engines.base import Engine, Host, Start
+from dispatch.terms.outcome import Fault
+from dispatch.wire import frames
+from dispatch.wire.channel import Channel, listen
+from dispatch.wire.codec import control_decoder, encode
+from dispatch.wire.line import FRAME_SLACK
+from dispatch.worker import nanny
+from dispatch.worker.spec import Place
+
+__all__ = ("ProcessEngine",)
+
+HANDSHAKE = 5.0  # seconds that a peer gets to prove itself
+LAST_WORDS = 1.0  # seconds that we wait for the end of a dead runner's stream
+FAREWELL = 1.0  # seconds that a nanny gets to leave before it is killed
+
+_connect = control_decoder(frames.Connect)
+_from_nanny = control_decoder(frames.Welcome, frames.Refused, frames.Fenced, frames.Pulse, frames.Ended)
+
+
+class _Worker:
+    """A worker's two connections, and the anyio call that is its nanny."""
+
+    def __init__(self, start: Start) -> None:
+        self.start = start
+        self.life = 0
+        self.nanny: Channel | None = None
+        self.nanny_pid = 0
+        self.scope: CancelScope | None = None
+        self.runner: Channel | None = None
+        self.runner_pid = 0
+        self.ended: frames.Ended | None = None
+        self.alive = False  # a life was begun and its end not told
+        self.greeted = False
+        self.leaving = False
+        self.gone = anyio.Event()
+
+
+class ProcessEngine(Engine):
+    """Runs workers in processes, each under a nanny."""
+
+    name = "process"
+    contains_faults = True
+
+    def __init__(self, *, relay: Callable[[str], str] | None = None) -> None:
+        """`relay(address)` may put something between workers and centre, and returns where that listens."""
+        self._relay = relay
+        self._workers: dict[int, _Worker] = {}
+        self._refused: list[Channel] = []
+        self._strangers: set[Channel] = set()
+        self._token = secrets.token_bytes(16)
+        self._limiter = CapacityLimiter(math.inf)
+
+    async def open(self, tasks: TaskGroup, host: Host) -> None:
+        if sys.platform == "win32":
+            raise OSError("the process engine needs Unix: use LocalDispatchCenter on Windows")
+        self._tasks, self._host = tasks, host
+        sock, self._address, self._remove = listen()
+        try:
+            self._server = await asyncio.get_running_loop().create_unix_server(self._accept, sock=sock)
+        except BaseException:
+            sock.close()
+            self._remove()
+            raise
+        if self._relay is not None:
+            self._address = self._relay(self._address)
+
+    # Connections: a peer says who it is, or is dropped.
+
+    def _accept(self) -> Channel:
+        channel = Channel(limit=FRAME_SLACK, on_made=self._made)
+        return channel
+
+    def _made(self, channel: Channel) -> None:
+        if not _same_user(channel):
+            channel.abort()
+            return
+        self._strangers.add(channel)
+        patience = asyncio.get_running_loop().call_later(HANDSHAKE, channel.abort)
+        channel.on_frame = partial(self._introduced, channel, patience)
+        channel.on_lost = partial(self._strangers.discard, channel)
+
+    def _introduced(self, channel: Channel, patience: asyncio.TimerHandle, body: bytes | bytearray) -> None:
+        patience.cancel()
+        self._strangers.discard(channel)
+        hello: frames.Connect = _connect(body)
+        worker = self._workers.get(hello.worker)
+        if worker is None or not secrets.compare_digest(hello.token, self._token):
+            channel.abort()
+        elif hello.role == "nanny":
+            self._nanny_came(worker, channel, hello.pid)
+        elif worker.alive and hello.life == worker.life and worker.runner is None:
+            worker.runner, worker.runner_pid = channel, hello.pid
+            channel.raise_limit(worker.start.lease.limit + FRAME_SLACK)
+            channel.on_frame = partial(self._host.on_frame, worker.start.number)
+            channel.on_lost = partial(self._runner_silent, worker)
+        else:
+            channel.abort()
+
+    def _nanny_came(self, worker: _Worker, channel: Channel, pid: int) -> None:
+        worker.nanny, worker.nanny_pid = channel, pid
+        channel.on_frame = partial(self._nanny_said, worker, channel)
+        channel.on_lost = partial(self._nanny_silent, worker, channel)
+
+    def _nanny_said(self, worker: _Worker, channel: Channel, body: bytes | bytearray) -> None:
+        said = _from_nanny(body)
+        number = worker.start.number
+        if isinstance(said, frames.Pulse):
+            self._host.on_pulse(number, said)
+        elif isinstance(said, frames.Ended):
+            worker.ended = said
+            if worker.runner is None:
+                self._tell_end(worker)
+            else:
+                asyncio.get_running_loop().call_later(LAST_WORDS, worker.runner.abort)
+        elif isinstance(said, frames.Fenced):
+            self._host.on_fenced(number, said)
+        elif isinstance(said, frames.Refused):
+            worker.nanny = None
+            channel.on_lost = _nothing
+            self._refused.append(channel)
+            self._tasks.start_soon(self._call, worker)
+        else:
+            worker.greeted = True
+            while self._refused:
+                self._refused.pop().close()
+            if worker.leaving:
+                channel.send(frames.Stop())
+            else:
+                channel.send(frames.Launch(worker.life))
+
+    def _runner_silent(self, worker: _Worker) -> None:
+        worker.runner = None
+        if worker.ended is not None:
+            self._tell_end(worker)
+
+    def _nanny_silent(self, worker: _Worker, channel: Channel) -> None:
+        """A nanny that is gone takes its runner along (PDEATHSIG); make sure of its group."""
+        if worker.nanny is channel:
+            worker.nanny = None
+        if worker.ended is None and worker.alive and not worker.leaving:
+            if worker.runner_pid:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(worker.runner_pid, signal.SIGKILL)
+            worker.ended = _end_of(worker, "nanny")
+            if worker.runner is None:
+                self._tell_end(worker)
+            else:
+                asyncio.get_running_loop().call_later(LAST_WORDS, worker.runner.abort)
+
+    def _tell_end(self, worker: _Worker, fault: Fault | None = None) -> None:
+        ended, worker.ended = worker.ended, None
+        worker.runner_pid = 0
+        if worker.alive and ended is not None:
+            worker.alive = False
+            self._host.on_ended(worker.start.number, ended, fault)
+
+    # Lives.
+
+    def launch(self, start: Start) -> None:
+        worker = self._workers.get(start.number)
+        if worker is None or worker.gone.is_set() or worker.leaving:
+            worker = self._workers[start.number] = _Worker(start)
+            self._begin(worker)
+            self._tasks.start_soon(self._call, worker)
+        else:
+            self._begin(worker)
+            if worker.nanny is not None and worker.greeted:
+                worker.nanny.send(frames.Launch(worker.life))
+            else:
+                self._tasks.start_soon(self._call, worker)
+
+    def _begin(self, worker: _Worker) -> None:
+        worker.life += 1
+        worker.alive = True
+
+    async def _call(self, worker: _Worker) -> None:
+        """The long call. Shielded: it ends when the nanny does, and `aclose` sees to that."""
+        fault = None
+        try:
+            with CancelScope(shield=True) as worker.scope:
+                # A fresh worker is due in the same time as the runner after it.
+                timer = asyncio.get_running_loop().call_later(worker.start.startup_timeout, self._unless_greeted, worker)
+                try:
+                    await to_process.run_sync(nanny.main, encode(self._place(worker)), cancellable=True, limiter=self._limiter)
+                finally:
+                    timer.cancel()
+                return  # a process that we refused, and have let go
+        except BrokenWorkerProcess as broken:
+            fault = None if worker.greeted else _startup_fault(broken)
+        except Exception as error:  # noqa: BLE001  (what the nanny raised before it took over, unpickled by anyio)
+            fault = _startup_fault(error)
+        self._call_ended(worker, fault)
+
+    def _call_ended(self, worker: _Worker, fault: Fault | None) -> None:
+        if worker.scope is not None and worker.scope.cancelled_caught and not worker.greeted:
+            fault = Fault(cause="startup", message=f"no worker process within {worker.start.startup_timeout:g} s")
+        worker.greeted = False
+        worker.gone.set()
+        if worker.alive and (fault is not None or (worker.nanny is None and worker.ended is None)):
+            worker.ended = _end_of(worker, "startup" if fault else "nanny")
+            self._tell_end(worker, fault)
+
+    def _unless_greeted(self, worker: _Worker) -> None:
+        if not worker.greeted and worker.scope is not None:
+            worker.scope.cancel()
+
+    def _place(self, worker: _Worker) -> Place:
+        start = worker.start
+        return Place(
+            number=start.number,
+            address=self._address,
+            token=self._token,
+            lease=start.lease,
+            env=start.env,
+            startup_timeout=start.startup_timeout,
+            memory_limit=start.memory_limit,
+            asked_at=time.time(),
+            main=getattr(sys.modules["__main__"], "__file__", None) or "",
+            paths=sys.path,
+        )
+
+    def send(self, worker: int, frame: Struct) -> None:
+        held = self._workers.get(worker)
+        if held is not None and held.runner is not None:
+            held.runner.send(frame)
+
+    def fence(self, worker: int, upto: int, *, kill: Sequence[int] = ()) -> None:
+        held = self._workers.get(worker)
+        if held is not None and held.nanny is not None:
+            held.nanny.send(frames.Fence(upto, list(kill)))
+
+    def kill(self, worker: int) -> None:
+        held = self._workers.get(worker)
+        if held is not None and held.nanny is not None:
+            held.nanny.send(frames.Kill())
+
+    async def aclose(self) -> None:
+        workers = list(self._workers.values())
+        for worker in workers:
+            worker.leaving = True
+            if worker.nanny is not None and worker.greeted:
+                worker.nanny.send(frames.Stop())
+        for channel in self._refused:
+            channel.close()
+        async with anyio.create_task_group() as tasks:
+            for worker in workers:
+                tasks.start_soon(self._see_off, worker)
+        self._server.close()
+        for channel in [*self._strangers, *(w.runner for w in workers if w.runner is not None)]:
+            channel.abort()
+        self._remove()
+        await asyncio.sleep(0)
+
+    async def _see_off(self, worker: _Worker) -> None:
+        """Wait for the nanny to leave; kill it, and the runner's group, if it does not."""
+        while not worker.greeted and not worker.gone.is_set():
+            # Starting: killing it now would leak a process. `_unless_greeted` bounds this.
+            await asyncio.sleep(0.002)
+        with anyio.move_on_after(FAREWELL):
+            await worker.gone.wait()
+        if not worker.gone.is_set():
+            if worker.scope is not None:
+                worker.scope.cancel()
+            if worker.runner_pid:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(worker.runner_pid, signal.SIGKILL)
+            with anyio.move_on_after(FAREWELL):
+                await worker.gone.wait()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _end_of(worker: _Worker, why: str) -> frames.Ended:
+    """An end that no nanny told: nobody knows what ran."""
+    return frames.Ended(worker.life, worker.runner_pid, why, None, None, 0, 0.0, time.monotonic(), "", "")
+
+
+def _startup_fault(error: Exception) -> Fault:
+    """Why an anyio worker process did not come up, with the cure where it is known."""
+    cause = error.__cause__ or error
+    name = type(cause).__name__
+    message = f"a worker process could not be started: {name}: {cause}"
+    if name not in ("UnguardedMain", "EndOfStream", "ClosedResourceError"):
+        main = getattr(sys.modules["__main__"], "__file__", None)
+        message += f"; every worker imports the main script ({main}): it must import cleanly under another name, without arguments"
+    return Fault(cause="startup", type=name, message=message, final=True)
+
+
+def _same_user(channel: Channel) -> bool:
+    """Whether the peer runs as this user: an abstract address has no file permissions to see to that."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True
+    sock: Any = channel.socket
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return bool(struct.unpack("3i", credentials)[1] == os.getuid())

@@ -1,0 +1,61 @@
+"""How many shards the next frame carries: a target time, never a user's knob.
+
+A frame is to hold TARGET seconds of work, so that a frame's fixed cost is spread and yet no shard waits long
+behind another. Towards the end of the work frames shrink with what is left (guided self-scheduling:
+Polychronopoulos and Kuck, IEEE Trans. Computers C-36, 1987), so that no worker idles beside a full frame.
+"""
+
+from __future__ import annotations
+
+__all__ = ("Pace", "frame_size", "may_prefetch", "task_room")
+
+TARGET = 0.004  # seconds of work in one frame
+MOST = 512  # shards in one frame: the parent handles a frame in one go, well under a millisecond
+FRAME_BYTES = 256 * 1024
+FRAMES_IN_FLIGHT = 2  # the second one waits in the worker's socket, so that the worker never waits for us
+
+
+class Pace:
+    """The running mean of what a shard of one door takes: `seconds`, and `size` in bytes."""
+
+    __slots__ = ("seconds", "size")
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+        self.size = 0.0
+
+    def ran(self, shards: int, seconds: float) -> None:
+        """Learn from `shards` outcomes that ran `seconds` together. Recent ones weigh more."""
+        mean = seconds / shards
+        if self.seconds is None:
+            self.seconds = mean
+        else:
+            self.seconds += (mean - self.seconds) * max(0.2, min(1.0, shards / 64))
+
+    def sized(self, shards: int, size: int) -> None:
+        """Learn from `shards` payloads of `size` bytes together."""
+        mean = size / shards
+        self.size = mean if not self.size else self.size + (mean - self.size) * 0.2
+
+
+def frame_size(pace: Pace, *, ready: int, workers: int) -> int:
+    """How many of `ready` shards go into the next frame, shared among `workers`; at least 1."""
+    if pace.seconds is None:
+        return 1
+    by_time = TARGET / pace.seconds if pace.seconds > TARGET / MOST else MOST
+    by_size = FRAME_BYTES / pace.size if pace.size > FRAME_BYTES / MOST else MOST
+    by_share = ready / (FRAMES_IN_FLIGHT * workers)
+    return max(1, int(min(by_time, by_size, by_share)))
+
+
+def may_prefetch(pace: Pace, *, ready: int, workers: int) -> bool:
+    """Whether a worker that is busy gets a further frame: not when the last shards are long ones."""
+    if pace.seconds is None:
+        return False
+    return pace.seconds < TARGET / 8 or ready > 2 * workers
+
+
+def task_room(pace: Pace, *, concurrency: int, in_flight: int) -> int:
+    """How many more shards an async worker takes: its free places, and TARGET seconds of work beyond."""
+    beyond = 0 if pace.seconds is None else int(min(MOST, TARGET * concurrency / max(pace.seconds, 1e-6)))
+    return max(0, concurrency + beyond - in_flight)

@@ -1,0 +1,178 @@
+"""Where each shard stands. Nothing here awaits or reads a clock. Touch TRANSITIONS and its table together.
+
+A shard stands in exactly one place: WAITING (in the queue), ASSIGNED (in `in_flight` of one worker) or SETTLED
+(nowhere: it has its outcome). An attempt is known by its `seq`, which is never used again, so a late reply
+finds nothing and is dropped.
+
+    from       event       to         charged
+    WAITING    assign      ASSIGNED
+    ASSIGNED   done        SETTLED                       happy path: a frame at a time (`done`)
+    ASSIGNED   fault       WAITING    its cause's budget (`judge`: budget left, after a wait)
+    ASSIGNED   fault       SETTLED    its cause's budget (`judge`: budget spent)
+    ASSIGNED   back        WAITING                       given back, fenced, or its worker died of another
+    ASSIGNED   suspect     WAITING                       may have killed its worker: it runs alone
+    any        cancel      SETTLED
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
+
+from dispatch.terms.config import Policy
+from dispatch.terms.outcome import Attempt, Cause, Done, Fault
+from dispatch.terms.shard import Entry, WorkerInfo
+
+__all__ = ("TRANSITIONS", "Again", "Blame", "Ledger", "Settle", "blame", "judge")
+
+Place = Literal["WAITING", "ASSIGNED", "SETTLED"]
+
+TRANSITIONS: dict[tuple[Place, str], tuple[Place, ...]] = {
+    ("WAITING", "assign"): ("ASSIGNED",),
+    ("ASSIGNED", "done"): ("SETTLED",),
+    ("ASSIGNED", "fault"): ("WAITING", "SETTLED"),
+    ("ASSIGNED", "back"): ("WAITING",),
+    ("ASSIGNED", "suspect"): ("WAITING",),
+    ("WAITING", "cancel"): ("SETTLED",),
+    ("ASSIGNED", "cancel"): ("SETTLED",),
+}
+
+DEATHS: frozenset[Cause] = frozenset({"crashed", "out_of_memory"})
+
+
+class Settle(Struct, frozen=True):
+    """The shard is out of attempts: `fault` is its outcome."""
+
+    entry: Entry
+    fault: Fault
+
+
+class Again(Struct, frozen=True):
+    """The shard has another attempt, `wait` seconds from now."""
+
+    entry: Entry
+    fault: Fault
+    wait: float
+
+
+class Blame(Struct, frozen=True):
+    """Who answers for a worker's death: `charged` alone, if anybody; `suspects` run alone; the rest go back."""
+
+    charged: Entry | None
+    suspects: list[Entry]
+    innocent: list[Entry]
+
+
+class Ledger:
+    """Which worker holds which shards; `in_flight[worker]` maps an attempt's seq to its shard."""
+
+    def __init__(self) -> None:
+        self.in_flight: dict[int, dict[int, Entry]] = {}
+        self._next = 1
+
+    @property
+    def next_seq(self) -> int:
+        """The seq that the next attempt will get; every attempt before has a smaller one."""
+        return self._next
+
+    def assign(self, worker: int, entries: list[Entry], info: WorkerInfo) -> int:
+        """Give shards to a worker, in this order; the seq of the first, the others count up from it."""
+        first = self._next
+        self._next += len(entries)
+        for entry in entries:
+            entry.worker = info
+        held = self.in_flight.get(worker)
+        if held is None:
+            held = self.in_flight[worker] = {}
+        held.update(zip(range(first, self._next), entries, strict=True))
+        return first
+
+    def done(self, worker: int, outcomes: list[Done[object]]) -> list[Done[object]]:
+        """Settle a frame of outcomes; those whose attempt is not held any more are dropped."""
+        held = self.in_flight.get(worker, {})
+        stale = False
+        for outcome in outcomes:
+            entry = held.pop(outcome.seq, None)
+            if entry is None:
+                stale = True
+            else:
+                force_setattr(outcome, "entry", entry)
+        return [outcome for outcome in outcomes if outcome.entry is not None] if stale else outcomes
+
+    def take(self, worker: int, seq: int) -> Entry | None:
+        """Take one attempt off a worker; None if it is not held any more."""
+        return self.in_flight.get(worker, {}).pop(seq, None)
+
+    def take_unstarted(self, worker: int, last_started: int, fence: int) -> list[Entry]:
+        """Take off a worker what it was given before `fence` and had not started."""
+        held = self.in_flight.get(worker, {})
+        return [held.pop(seq) for seq in sorted(held) if last_started < seq < fence]
+
+    def take_all(self, worker: int) -> dict[int, Entry]:
+        """Take everything off a worker."""
+        return self.in_flight.pop(worker, {})
+
+    def find(self, entry: Entry) -> tuple[int, int] | None:
+        """The worker and the seq of a shard that is assigned."""
+        for worker, held in self.in_flight.items():
+            for seq, candidate in held.items():
+                if candidate is entry:
+                    return worker, seq
+        return None
+
+    def holders(self, door: int) -> dict[int, list[int]]:
+        """The attempts of one door, by worker."""
+        found: dict[int, list[int]] = {}
+        for worker, held in self.in_flight.items():
+            seqs = [seq for seq, entry in held.items() if entry.origin.door == door]
+            if seqs:
+                found[worker] = seqs
+        return found
+
+
+def judge(entry: Entry, fault: Fault, policy: Policy, *, started: float, seconds: float, roll: float) -> Settle | Again:
+    """Enter a failed attempt on a shard's books, and say whether it has another. `roll` is in [0, 1)."""
+    worker = entry.worker
+    attempt = Attempt(
+        runner=worker.runner if worker else "",
+        pid=worker.pid if worker else 0,
+        started_at=started + (worker.epoch if worker else 0.0),
+        seconds=seconds,
+        queued=max(0.0, started - entry.ready_at),
+        fault=fault,
+    )
+    entry.history = (*entry.history, attempt)
+    entry.special = True
+    if fault.cause in DEATHS:
+        entry.deaths += 1
+        if entry.deaths < policy.crash_budget:
+            return Again(entry, fault, 0.0)
+        return Settle(entry, fault)
+    retry = policy.retry
+    asked = fault.after is not None
+    if fault.final or not (asked or fault.cause in retry.on):
+        return Settle(entry, fault)
+    entry.charged += 1
+    if entry.charged >= retry.attempts:
+        return Settle(entry, fault)
+    if fault.after is not None:
+        return Again(entry, fault, max(0.0, fault.after))
+    wait = min(retry.max_wait, retry.wait * retry.factor ** (entry.charged - 1))
+    return Again(entry, fault, wait + retry.jitter * roll)
+
+
+def blame(held: dict[int, Entry], *, running: int, several: bool, exact: bool) -> Blame:
+    """Who answers for the death of a worker that held these attempts.
+
+    `running` is the attempt in the worker's slot, 0 for none. `several` says that the worker ran many at
+    once; then only a sole candidate is charged, unless the evidence is `exact` (a deadline names its shard).
+    """
+    charged = held.get(running)
+    rest = [entry for seq, entry in held.items() if entry is not charged]
+    if not several or exact:
+        return Blame(charged, [], rest)
+    if len(held) == 1:
+        return Blame(next(iter(held.values())), [], [])
+    return Blame(None, list(held.values()), [])

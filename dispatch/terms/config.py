@@ -1,0 +1,111 @@
+"""What a user may set. Frozen Structs: they load from TOML, JSON or a dict, and a wrong field is named."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from dispatch.terms.errors import ConfigError
+
+__all__ = ("DispatchConfig", "Policy", "Retry")
+
+RetryCause = Literal["raised", "timed_out", "crashed", "out_of_memory", "undeliverable"]
+
+
+def _at_least(name: str, value: float | None, low: float, *, open_end: bool = False) -> None:
+    if value is None:
+        return
+    wrong = value <= low if open_end else value < low
+    if wrong or math.isnan(value):
+        raise ConfigError(name, value, f"it must be {'more than' if open_end else 'at least'} {low:g}")
+
+
+class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often an attempt may end in a cause in `on`, and how long to wait between (seconds).
+
+    The n-th wait is `wait * factor ** (n - 1)`, at most `max_wait`, plus up to `jitter` at random.
+    """
+
+    attempts: int = 1
+    on: tuple[RetryCause, ...] = ("raised", "timed_out")
+    wait: float = 0.0
+    factor: float = 2.0
+    max_wait: float = 60.0
+    jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, by name."""
+        _at_least("policy.retry.attempts", self.attempts, 1)
+        for name in ("wait", "factor", "max_wait", "jitter"):
+            _at_least(f"policy.retry.{name}", getattr(self, name), 0)
+
+
+class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one attempt may take, and what follows when it fails. Times in seconds, sizes in bytes."""
+
+    timeout: float | None = None
+    startup_timeout: float = 60.0
+    grace: float = 5.0
+    cancel_grace: float = 0.1
+    retry: Retry = field(default_factory=Retry)
+    crash_budget: int = 2
+    isolation: Literal["worker", "fork"] = "worker"
+    recycle_after: int | None = None
+    memory_limit: int | None = None
+    max_failures: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, by name."""
+        _at_least("policy.timeout", self.timeout, 0, open_end=True)
+        _at_least("policy.startup_timeout", self.startup_timeout, 0, open_end=True)
+        _at_least("policy.grace", self.grace, 0)
+        _at_least("policy.cancel_grace", self.cancel_grace, 0)
+        _at_least("policy.crash_budget", self.crash_budget, 1)
+        _at_least("policy.recycle_after", self.recycle_after, 1)
+        _at_least("policy.memory_limit", self.memory_limit, 1)
+        _at_least("policy.max_failures", self.max_failures, 1)
+
+
+class DispatchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A centre's configuration. `data_parallel=None` means the usable CPUs (affinity and cgroup quota)."""
+
+    runner_type: str = "data_parallel"
+    data_parallel: int | None = None
+    work_dir: str | None = None
+    policy: Policy = field(default_factory=Policy)
+    max_pending: int = 10_000
+    max_pending_bytes: int = 64 * 1024 * 1024
+    max_value_bytes: int = 256 * 1024 * 1024
+    env: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, by name."""
+        _at_least("data_parallel", self.data_parallel, 1)
+        _at_least("max_pending", self.max_pending, 1)
+        _at_least("max_pending_bytes", self.max_pending_bytes, 1)
+        _at_least("max_value_bytes", self.max_value_bytes, 1)
+
+    @classmethod
+    def load(
+        cls, source: Mapping[str, Any] | str | bytes, *, format: Literal["toml", "json"] = "toml"
+    ) -> DispatchConfig:  # noqa: A002
+        """A configuration from a mapping, or from TOML or JSON text.
+
+        Raises ConfigError, naming the field, if one is unknown, ill-typed or out of its range.
+        """
+        try:
+            if isinstance(source, Mapping):
+                return msgspec.convert(source, cls)
+            if format == "json":
+                return msgspec.json.decode(source, type=cls)
+            import tomllib
+
+            text = source.decode() if isinstance(source, bytes) else source
+            return msgspec.convert(tomllib.loads(text), cls)
+        except msgspec.ValidationError as error:
+            raise ConfigError("config", "not valid", str(error)) from None

@@ -1,0 +1,112 @@
+"""The unit of work: `Shard` as users and runners see it, `Entry` as the parent keeps it on its books.
+
+An Entry's payload is encoded once and stays bytes: a retry, the journal and `outcome.payload` reuse them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Generic, Protocol
+
+from msgspec import Raw, Struct
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    P = TypeVar("P", default=Any)
+else:
+    from typing import TypeVar
+
+    P = TypeVar("P")
+
+__all__ = ("Entry", "Origin", "Shard", "WorkerInfo", "shard_rng")
+
+
+class Frame(Protocol):
+    """The frame that a shard travelled in: knows the run's seed and the shard's bytes."""
+
+    seed: int
+
+    def raw_payload(self, offset: int) -> bytes: ...
+
+
+class Shard(Struct, Generic[P], eq=False):
+    """One unit of work.
+
+    A user makes one to say more than a payload: `Shard(payload, id="q17", timeout=5.0, runner="Scorer")`.
+    A runner gets one with all fields set: `attempt` counts from 1, `timeout` is in seconds.
+    A supplied id must be unique within a run; without one the id is the position.
+    """
+
+    payload: P
+    id: str = ""
+    timeout: float | None = None
+    runner: str | None = None
+    index: int = 0
+    attempt: int = 1
+    _frame: Any = None
+    _offset: int = 0
+    _rng: Any = None
+
+    @property
+    def rng(self) -> random.Random:
+        """Random numbers of this shard: from the run's seed and its supplied id, else its content."""
+        if self._rng is None:
+            supplied = self.id if self.id != str(self.index) else ""
+            frame: Frame | None = self._frame
+            if frame is None:
+                self._rng = shard_rng(0, supplied or str(self.index), b"")
+            else:
+                self._rng = shard_rng(frame.seed, supplied, frame.raw_payload(self._offset))
+        return self._rng  # type: ignore[no-any-return]  # private, set two lines up
+
+
+def shard_rng(seed: int, supplied_id: str, payload: bytes) -> random.Random:
+    """A generator that depends on nothing but the seed and what identifies the shard."""
+    identity = b"i" + supplied_id.encode() if supplied_id else b"p" + payload
+    return random.Random(blake2b(identity, key=str(seed).encode()[:64], digest_size=16).digest())  # noqa: S311
+
+
+class WorkerInfo(Struct, frozen=True):
+    """Who ran an attempt. `epoch` is wall clock minus monotonic clock, in seconds."""
+
+    runner: str
+    pid: int
+    epoch: float
+
+
+class Origin(Struct, frozen=True):
+    """What all shards of one door share: the door's key, and how to read a payload back."""
+
+    door: int
+    decode: Callable[[Raw], Any]
+
+
+class Entry(Struct, eq=False, gc=False):
+    """One shard on the parent's books. `ready_at` is a monotonic time.
+
+    Not tracked by the garbage collector: it must never refer to what may refer to it.
+    """
+
+    index: int
+    payload: Raw
+    origin: Origin
+    ready_at: float = 0.0
+    id: str = ""
+    timeout: float | None = None
+    runner: str | None = None
+    special: bool = False  # travels with more than its index and payload: an id, a timeout, a later attempt
+    alone: bool = False  # runs with nothing else in its worker, to see whether it is what kills workers
+    reused: bool = False
+    charged: int = 0  # attempts charged to the retry budget
+    deaths: int = 0  # attempts charged to the crash budget
+    history: tuple[Any, ...] = ()
+    worker: WorkerInfo | None = None
+    unencoded: Any = None  # the payload itself, where it could not be encoded
+
+    @property
+    def shard_id(self) -> str:
+        """The supplied id, else the position."""
+        return self.id or str(self.index)

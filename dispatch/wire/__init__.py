@@ -1,0 +1,1 @@
+"""The only room that knows bytes: encoders, decoders, frames, sockets and maps."""

@@ -1,0 +1,124 @@
+"""Frames over one byte stream on an event loop; one reader, one writer.
+
+An asyncio protocol and not a stream: a frame is handled in the same loop iteration that read it, because the
+latency of a call is the number of its wake-ups. The other end is usually a `Line`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from msgspec import Struct
+
+from dispatch.wire.frames import FrameError, Splitter, encode, head
+
+__all__ = ("Channel", "listen")
+
+
+class Channel(asyncio.BufferedProtocol):
+    """The parent's end of a connection. `on_frame(body)` and `on_lost()` are called by the event loop."""
+
+    def __init__(self, *, limit: int, on_made: Callable[[Channel], None] | None = None) -> None:
+        self._splitter = Splitter(limit)
+        self._on_made = on_made
+        self._transport: asyncio.Transport | None = None
+        self.on_frame: Callable[[bytes | bytearray], None] = _ignore
+        self.on_lost: Callable[[], None] = _nothing
+        self.lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(high=1 << 30)
+        self._transport = transport
+        if self._on_made is not None:
+            self._on_made(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._splitter.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        try:
+            for body in self._splitter.filled(nbytes):
+                self.on_frame(body)
+        except FrameError:
+            self.abort()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.lost:
+            self.lost = True
+            self._transport = None
+            on_lost, self.on_lost, self.on_frame = self.on_lost, _nothing, _ignore
+            on_lost()
+
+    @property
+    def socket(self) -> Any:
+        """The transport's socket, to ask who the peer is."""
+        return None if self._transport is None else self._transport.get_extra_info("socket")
+
+    def raise_limit(self, limit: int) -> None:
+        """Let frames be up to `limit` bytes, now that the peer has proved itself."""
+        self._splitter.limit = limit
+
+    def send(self, frame: Struct) -> None:
+        """Send a frame. Never blocks; after the connection is lost, does nothing."""
+        if self._transport is not None:
+            self._transport.write(encode(frame))
+
+    def write(self, *parts: bytes | bytearray) -> None:
+        """Send the parts of one frame's body."""
+        if self._transport is not None:
+            self._transport.writelines([head(sum(map(len, parts))), *parts])
+
+    def close(self) -> None:
+        """Close when all is written."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _ignore(body: bytes | bytearray) -> None:
+    pass
+
+
+def _nothing() -> None:
+    pass
+
+
+def listen() -> tuple[socket.socket, str, Callable[[], None]]:
+    """A listening Unix socket, its address, and what removes it.
+
+    On Linux the address is abstract: no file, so `kill -9` at any instant leaves nothing behind; the token and
+    the peer's user id stand for the private directory. Elsewhere: a socket in a directory of mode 0700.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    if sys.platform == "linux":
+        address = f"\0dispatch-{os.getpid()}-{os.urandom(8).hex()}"
+        sock.bind(address)
+        sock.listen(128)
+        return sock, address, _nothing
+    directory = tempfile.mkdtemp(prefix="dispatch-", dir="/tmp")  # noqa: S108  (a short path: AF_UNIX allows 104 bytes)
+    address = os.path.join(directory, "s")
+    sock.bind(address)
+    sock.listen(128)
+
+    def remove() -> None:
+        with suppress(OSError):
+            os.unlink(address)
+        with suppress(OSError):
+            os.rmdir(directory)
+
+    return sock, address, remove

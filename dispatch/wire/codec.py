@@ -1,0 +1,232 @@
+"""Typed encoders and decoders from annotations.
+
+A payload is encoded where it enters (the parent) and decoded where it is used (the worker), a value the other
+way round. Frames are decoded whole; only when that fails is each shard decoded by itself, to find the culprit.
+msgspec's encode errors carry no path, so on failure only, the value is walked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields as dataclass_fields
+from dataclasses import is_dataclass
+from typing import Any, Union
+
+import msgspec
+from msgspec import Raw, Struct
+
+from dispatch.terms.errors import RunnerError
+from dispatch.terms.outcome import Done, Fault
+from dispatch.wire import frames
+from dispatch.wire.frames import FrameError
+
+__all__ = ("Codec", "NotDeliverable", "control_decoder", "decoder_for", "dump", "from_plain", "undeliverable")
+
+
+def dump(value: Any) -> Any:
+    """Encode hook: pydantic models by `model_dump`, without knowing pydantic."""
+    dumper = getattr(value, "model_dump", None)
+    if dumper is None or isinstance(value, type):
+        raise NotImplementedError(f"objects of type {type(value).__name__} cannot be encoded")
+    return dumper()
+
+
+def load(kind: Any, plain: Any) -> Any:
+    """Decode hook: pydantic models by `model_validate`."""
+    validate = getattr(kind, "model_validate", None)
+    if validate is None:
+        raise NotImplementedError(f"cannot decode into {kind!r}")
+    try:
+        return validate(plain)
+    except ValueError as error:
+        raise msgspec.ValidationError(str(error)) from None
+
+
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=dump)
+encode: Callable[[Any], bytes] = _ENCODER.encode
+
+
+def decoder_for(kind: Any) -> msgspec.msgpack.Decoder[Any]:
+    """A decoder of one annotated type."""
+    return msgspec.msgpack.Decoder(kind, dec_hook=load)
+
+
+def from_plain(value: Any, kind: Any) -> Any:
+    """Plain values into an annotated type."""
+    return msgspec.convert(value, kind, dec_hook=load)
+
+
+class NotDeliverable(Exception):
+    """A payload or a value that does not encode, does not fit its annotation, or is too big."""
+
+
+def undeliverable(what: str, problem: str, *, kind: str = "") -> Fault:
+    """The fault for a payload or a value that cannot travel."""
+    return Fault(cause="undeliverable", type=kind, message=f"{what}: {problem}")
+
+
+class Codec:
+    """Reads and writes the payloads and values of one runner class. Sizes are limited to `limit` bytes."""
+
+    def __init__(self, name: str, payload_type: Any, value_type: Any, *, limit: int) -> None:
+        self.name, self.limit = name, limit
+        self.payload_type, self.value_type = payload_type, value_type
+        try:
+            self._payload = decoder_for(payload_type)
+            self._value = decoder_for(value_type)
+            self._work = decoder_for(_union(frames.Work[payload_type], *_TO_RUNNER))
+            self._from_runner = decoder_for(_union(frames.Results[value_type], *_FROM_RUNNER))
+        except (TypeError, NotImplementedError) as error:
+            cure = "annotate do_run with types that msgspec supports, or leave the annotation out"
+            raise RunnerError(name, f"its annotations cannot be encoded: {error}", cure) from None
+        self._work_raw = decoder_for(_union(frames.Work[Raw], *_TO_RUNNER))
+        self._from_runner_raw = decoder_for(_union(frames.Results[Raw], *_FROM_RUNNER))
+
+    def encode(self, value: Any, what: str = "payload") -> bytes:
+        """A payload or a value as bytes. Raises NotDeliverable, naming type and path, if it cannot be."""
+        try:
+            data = encode(value)
+        except Exception as error:  # noqa: BLE001  (whatever a hook or a property of the value raises)
+            raise NotDeliverable(f"{what} {explain(value, error)}") from None
+        if len(data) > self.limit:
+            raise NotDeliverable(f"{what} is {len(data)} bytes encoded, over max_value_bytes={self.limit}")
+        return data
+
+    def encode_into(self, item: tuple[int, float, float, Any], buffer: bytearray) -> None:
+        """Append an outcome to a frame's buffer; on failure the buffer is as it was.
+
+        Raises NotDeliverable, naming type and path, if the value cannot be encoded or is too big.
+        """
+        before = len(buffer)
+        try:
+            _ENCODER.encode_into(item, buffer, -1)
+        except Exception as error:  # noqa: BLE001  (whatever a hook or a property of the value raises)
+            del buffer[before:]
+            raise NotDeliverable(f"value {explain(item[3], error)}") from None
+        if len(buffer) - before > self.limit:
+            size = len(buffer) - before
+            del buffer[before:]
+            raise NotDeliverable(f"value is {size} bytes encoded, over max_value_bytes={self.limit}")
+
+    def decode_payload(self, raw: Raw | bytes) -> Any:
+        """A payload from its bytes. Raises NotDeliverable if they do not fit the annotation."""
+        return _typed(self._payload, raw, "payload", self.payload_type)
+
+    def decode_value(self, raw: Raw | bytes) -> Any:
+        """A value from its bytes. Raises NotDeliverable if they do not fit the annotation."""
+        return _typed(self._value, raw, "value", self.value_type)
+
+    def work(self, body: bytes | bytearray) -> Any:
+        """A frame for the runner; its payloads stay Raw if they do not all fit the annotation."""
+        try:
+            return self._work.decode(body)
+        except msgspec.ValidationError:
+            return _whole(self._work_raw, body)
+
+    def work_raw(self, body: bytes | bytearray) -> frames.Work[Raw]:
+        """A Work frame with its payloads as bytes."""
+        work: frames.Work[Raw] = self._work_raw.decode(body)
+        return work
+
+    def from_runner(self, body: bytes | bytearray) -> list[Any]:
+        """The frames that a body from the runner stands for: one, or where values do not fit, one for each shard.
+
+        Raises FrameError if the body is no frame at all.
+        """
+        try:
+            return [self._from_runner.decode(body)]
+        except msgspec.ValidationError:
+            frame = _whole(self._from_runner_raw, body)
+            return self._one_by_one(frame) if isinstance(frame, frames.Results) else [frame]
+        except msgspec.DecodeError as error:
+            raise FrameError(str(error)) from None
+
+    def _one_by_one(self, results: frames.Results[Raw]) -> list[Any]:
+        found: list[Any] = []
+        for item in results.items:
+            try:
+                value = self.decode_value(item.value)
+            except NotDeliverable as error:
+                fault = undeliverable(self.name, str(error))
+                found.append(frames.Fail(item.seq, item.started, item.seconds, fault))
+            else:
+                done = Done(seq=item.seq, started=item.started, seconds=item.seconds, value=value)
+                found.append(frames.Results([done]))
+        return found
+
+
+_TO_RUNNER = (frames.Answer, frames.Withdraw, frames.Bye)
+_FROM_RUNNER = (
+    frames.Ready,
+    frames.NotReady,
+    frames.Fail,
+    frames.Back,
+    frames.Call,
+    frames.Progress,
+    frames.Output,
+)
+
+
+def control_decoder(*kinds: type[Struct]) -> Callable[[bytes | bytearray], Any]:
+    """A decoder of untyped frames of these kinds; raises FrameError for anything else."""
+    decoder = decoder_for(_union(*kinds))
+    return lambda body: _whole(decoder, body)
+
+
+def _union(*kinds: Any) -> Any:
+    return Union[kinds]  # noqa: UP007  (built at run time)
+
+
+def _whole(decoder: msgspec.msgpack.Decoder[Any], body: bytes | bytearray) -> Any:
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FrameError(str(error)) from None
+
+
+def _typed(decoder: msgspec.msgpack.Decoder[Any], raw: Raw | bytes, what: str, kind: Any) -> Any:
+    try:
+        return decoder.decode(raw)
+    except Exception as error:  # noqa: BLE001  (a Struct's __post_init__ or a pydantic validator may raise anything)
+        raise NotDeliverable(f"{what} does not fit {_name(kind)}: {error}") from None
+
+
+def _name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind)
+
+
+def explain(value: Any, error: Exception) -> str:
+    """Why a value would not encode: the innermost part that does not, its type and its path."""
+    path, culprit = _culprit(value)
+    kind = type(culprit).__name__
+    if path is None:
+        return f"refers to itself (a {kind}), so it cannot be encoded"
+    where = f" at ${path}" if path else ""
+    reason = str(error) or type(error).__name__
+    return f"of type {type(value).__name__} cannot be encoded: {kind}{where}: {reason}"
+
+
+def _culprit(value: Any, depth: int = 200) -> tuple[str | None, Any]:
+    """The path to the innermost part that fails by itself; None for the path where it never ends."""
+    if depth == 0:
+        return None, value
+    for step, part in _parts(value):
+        try:
+            encode(part)
+        except Exception:  # noqa: BLE001  (that is the question)
+            path, culprit = _culprit(part, depth - 1)
+            return (None if path is None else step + path), culprit
+    return "", value
+
+
+def _parts(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        keys = [(f"<key {key!r}>", key) for key in value]
+        return keys + [(f"[{key!r}]", part) for key, part in value.items()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return [(f"[{n}]", part) for n, part in enumerate(value)]
+    if isinstance(value, Struct):
+        return [(f".{name}", getattr(value, name)) for name in value.__struct_fields__]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [(f".{item.name}", getattr(value, item.name)) for item in dataclass_fields(value)]
+    return []

@@ -1,0 +1,314 @@
+"""Tagged Structs, and their length-prefixed form: four bytes, little-endian, then msgpack. No sockets.
+
+Structs travel as arrays, so the order of fields is the wire's. `Work` and `Results` carry many shards each;
+the happy path is one encode and one decode for a frame. Everything else is rare.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct, field
+
+from dispatch.terms.outcome import Done, Fault
+
+__all__ = (
+    "Answer",
+    "Back",
+    "Bye",
+    "Call",
+    "Connect",
+    "Ended",
+    "Fail",
+    "Fence",
+    "Fenced",
+    "FrameError",
+    "Kill",
+    "Launch",
+    "NotReady",
+    "Output",
+    "Progress",
+    "Pulse",
+    "Ready",
+    "Refused",
+    "Results",
+    "Splitter",
+    "Stop",
+    "Welcome",
+    "Withdraw",
+    "Work",
+    "encode",
+    "head",
+    "results_body",
+)
+
+R = TypeVar("R")
+P = TypeVar("P")
+PREFIX = struct.Struct("<I")
+_LIST32 = struct.Struct(">BI")
+
+
+class FrameError(Exception):
+    """Bytes that are no frame: too long, or not decodable. The peer is dropped."""
+
+
+class _Frame(Struct, frozen=True, array_like=True, gc=False):
+    pass
+
+
+# Any process -> centre, first of all.
+class Connect(_Frame, tag="hi"):
+    """Proves a peer: the token travelled through anyio's private pipe."""
+
+    token: bytes
+    role: str
+    worker: int
+    pid: int
+    life: int = 0
+
+
+# Centre -> runner.
+class Work(Struct, Generic[P], frozen=True, array_like=True, tag="work"):
+    """Shards to run in this order. Attempt `first + n` is shard `indexes[n]`; the dicts, by n, hold what is rare."""
+
+    first: int
+    timeout: float | None
+    indexes: list[int]
+    payloads: list[P]
+    ids: dict[int, str] = field(default_factory=dict)
+    attempts: dict[int, int] = field(default_factory=dict)
+    timeouts: dict[int, float] = field(default_factory=dict)
+
+
+class Answer(_Frame, tag="answer"):
+    """The answer to a Call: a value, or a fault."""
+
+    call: int
+    value: Raw | None = None
+    fault: Fault | None = None
+
+
+class Withdraw(_Frame, tag="withdraw"):
+    """To an async lane: give these attempts back; those that run are cancelled first, or go on if `waiting` only."""
+
+    seqs: list[int]
+    waiting: bool = False
+
+
+class Bye(_Frame, tag="bye"):
+    """Finish what you were given, tear down, leave."""
+
+
+# Runner -> centre.
+class Ready(_Frame, tag="ready"):
+    """`setup` is over. `concurrency` shards run at once; `several` says whether there is an event loop."""
+
+    pid: int
+    concurrency: int
+    several: bool
+
+
+class NotReady(_Frame, tag="notready"):
+    """The runner could not be made ready."""
+
+    fault: Fault
+
+
+class Results(Struct, Generic[R], frozen=True, array_like=True, tag="results"):
+    """Shards that are done."""
+
+    items: list[Done[R]]
+
+
+class Fail(_Frame, tag="fail"):
+    """An attempt that failed, and the worker lives."""
+
+    seq: int
+    started: float
+    seconds: float
+    fault: Fault
+
+
+class Back(_Frame, tag="back"):
+    """Attempts that were not started, and will not be."""
+
+    seqs: list[int]
+
+
+class Call(_Frame, tag="call"):
+    """A runner asks its centre: positional arguments as an array, named ones as a map."""
+
+    call: int
+    method: str
+    args: Raw
+    kwargs: Raw
+
+
+class Progress(_Frame, tag="progress"):
+    """How far a shard is."""
+
+    seq: int
+    done: float
+    total: float | None
+
+
+class Output(_Frame, tag="output"):
+    """What a shard (seq 0: the worker) printed; `cut` bytes were left out."""
+
+    seq: int
+    text: str
+    cut: int
+
+
+# Centre -> nanny.
+class Launch(_Frame, tag="launch"):
+    """Fork the runner process of this life."""
+
+    life: int
+
+
+class Fence(_Frame, tag="fence"):
+    """The runner starts no attempt with a seq below `upto`, and dies if it runs one of `kill`. Answered by Fenced."""
+
+    upto: int
+    kill: list[int] = field(default_factory=list)
+
+
+class Kill(_Frame, tag="kill"):
+    """Kill the runner's whole tree now."""
+
+
+class Stop(_Frame, tag="stop"):
+    """Kill the runner's whole tree and leave."""
+
+
+# Nanny -> centre.
+class Welcome(_Frame, tag="welcome"):
+    """The nanny is there and waits."""
+
+    forks: bool
+
+
+class Refused(_Frame, tag="refused"):
+    """This process has served other calls; it idles until it is let go."""
+
+
+class Fenced(_Frame, tag="fenced"):
+    """`last` is the newest attempt that was started; nothing later below the fence will be."""
+
+    upto: int
+    last: int
+
+
+class Pulse(_Frame, tag="pulse"):
+    """Now and then: the attempt that runs (0: none), since when (monotonic), resident and private bytes."""
+
+    seq: int
+    since: float
+    rss: int
+
+
+class Ended(_Frame, tag="ended"):
+    """How a life ended. `seq` ran then (0: none), since `started`; `why` is what we did, "" if it died by itself."""
+
+    life: int
+    pid: int
+    why: str
+    signal: int | None
+    exit_code: int | None
+    seq: int
+    started: float
+    at: float
+    stack: str
+    output: str
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(frame: Struct) -> bytes:
+    """A frame as bytes, its length in front."""
+    body = _encoder.encode(frame)
+    return PREFIX.pack(len(body)) + body
+
+
+_RESULTS_HEAD = _encoder.encode(("results",)).replace(b"\x91", b"\x92", 1)
+
+
+def results_body(number: int) -> bytes:
+    """What stands before `number` encoded outcomes in a Results frame."""
+    return _RESULTS_HEAD + _LIST32.pack(0xDD, number)
+
+
+def head(size: int) -> bytes:
+    """The length prefix of a body of `size` bytes."""
+    return PREFIX.pack(size)
+
+
+class Splitter:
+    """Cuts a stream of bytes into frames. Feed it with `buffer()` then `filled(n)`: no byte is copied twice.
+
+    A frame that fits the chunk buffer is cut out of it; a longer one is read straight into a buffer of its own.
+    """
+
+    CHUNK = 128 * 1024
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._chunk = bytearray(self.CHUNK)
+        self._view = memoryview(self._chunk)
+        self._have = 0
+        self._long: bytearray | None = None
+        self._long_have = 0
+
+    def buffer(self) -> memoryview:
+        """Where the next bytes go."""
+        if self._long is not None:
+            return memoryview(self._long)[self._long_have :]
+        return self._view[self._have :]
+
+    def filled(self, number: int) -> list[bytes | bytearray]:
+        """The frames (without prefix) that `number` more bytes complete.
+
+        Raises FrameError if a prefix announces more than the limit.
+        """
+        if self._long is not None:
+            self._long_have += number
+            if self._long_have < len(self._long):
+                return []
+            frame, self._long = self._long, None
+            return [frame]
+        return self._cut(number)
+
+    def _cut(self, number: int) -> list[bytes | bytearray]:
+        end = self._have + number
+        at = 0
+        frames: list[bytes | bytearray] = []
+        view = self._view
+        while end - at >= 4:
+            size = PREFIX.unpack_from(view, at)[0]
+            if size > self.limit:
+                raise FrameError(f"a frame of {size} bytes where {self.limit} are allowed")
+            if end - at - 4 >= size:
+                frames.append(bytes(view[at + 4 : at + 4 + size]))
+                at += 4 + size
+                continue
+            if size + 4 > self.CHUNK:
+                self._long = bytearray(size)
+                self._long_have = end - at - 4
+                self._long[: self._long_have] = view[at + 4 : end]
+                self._have = 0
+                return frames
+            break
+        rest = end - at
+        if at:
+            view[:rest] = bytes(view[at:end])
+        self._have = rest
+        return frames
+
+    @property
+    def partial(self) -> bool:
+        """Whether the last bytes are half a frame."""
+        return self._long is not None or self._have > 0

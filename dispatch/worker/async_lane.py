@@ -1,0 +1,330 @@
+"""Receive shards, run N at a time on one event loop that lives as long as the worker, send their outcomes.
+
+Each resumption of a shard's coroutine is written to the slot, so the nanny knows which task holds the loop. A
+shard over its deadline is cancelled here; if that does not end it within `cancel_grace`, the slot's deadline
+passes and the nanny ends the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import os
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator
+from contextvars import ContextVar
+from heapq import heappop, heappush
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+from msgspec import Raw, Struct
+
+from dispatch.terms.outcome import Fault
+from dispatch.terms.shard import Shard
+from dispatch.wire import frames
+from dispatch.wire.calls import Calls
+from dispatch.wire.channel import Channel
+from dispatch.wire.codec import Codec, NotDeliverable, undeliverable
+from dispatch.wire.line import FRAME_SLACK, Line
+from dispatch.worker.evidence import clip, fault_of
+from dispatch.worker.link import Link, answer_value
+from dispatch.worker.output import HEAD, TAIL, Capture
+from dispatch.worker.parcel import Parcel, unpack
+from dispatch.worker.runner import Description, Runner
+from dispatch.worker.slot import Slot
+
+__all__ = ("AsyncLane", "run_async")
+
+FLUSH_BYTES = 256 * 1024
+PROGRESS_EVERY = 0.05  # seconds
+
+
+class _Running(Struct, eq=False):
+    """One attempt that runs here."""
+
+    seq: int
+    shard: Shard[Any]
+    timeout: float | None
+    started: float = 0.0
+    task: asyncio.Task[None] | None = None
+    late: bool = False
+    withdrawn: bool = False
+    stack: str = ""
+    printed: str = ""
+    cut: int = 0
+    progressed: float = 0.0
+
+
+_current: ContextVar[_Running | None] = ContextVar("dispatch_running", default=None)
+
+
+def run_async(main: Callable[[], Any]) -> None:
+    """Run a coroutine function on a new event loop, uvloop's when it is installed."""
+    factory: Any = None
+    try:
+        import uvloop  # an optional accelerator (absent on Windows)
+
+        factory = uvloop.new_event_loop
+    except ImportError:
+        pass
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
+
+
+class AsyncLane:
+    """One runner, `concurrency` shards at once."""
+
+    def __init__(self, runner: Runner[Any], described: Description, codec: Codec, *, line: Line, slot: Slot, seed: int, capture: Capture | None, cancel_grace: float, concurrency: int) -> None:
+        self._runner, self._described, self._codec = runner, described, codec
+        self._line, self._slot, self._capture, self._seed = line, slot, capture, seed
+        self._cancel_grace, self._concurrency = cancel_grace, concurrency
+        self._waiting: deque[tuple[int, float | None, Shard[Any]]] = deque()
+        self._running: dict[int, _Running] = {}
+        self._deadlines: list[tuple[float, int]] = []
+        self._buffer = bytearray()
+        self._held = 0
+        self._flushing = False
+        self._calls = Calls()
+        self._asked: dict[int, asyncio.Future[frames.Answer]] = {}
+        self._leaving = asyncio.Event()
+        self._bye = False
+        runner.center = Link(self.ask)
+        runner._report = self._progress
+
+    async def run(self) -> None:
+        """Set up, serve until the centre says goodbye or is gone, tear down. Raises what `setup` raises."""
+        loop = asyncio.get_running_loop()
+        sock, early = self._line.hand_over()
+        sock.setblocking(False)
+        self._channel = Channel(limit=self._codec.limit + FRAME_SLACK)
+        self._channel.on_frame, self._channel.on_lost = self._arrived, self._lost
+        await loop.create_unix_connection(lambda: self._channel, sock=sock)
+        if self._capture is not None:
+            sys.stdout = _Tagged(sys.stdout)
+            sys.stderr = _Tagged(sys.stderr)
+        await _settled(self._runner.setup())
+        self._slot.serving = True
+        self._slot.leave()
+        self._channel.send(frames.Ready(os.getpid(), self._concurrency, several=True))
+        for body in early:
+            self._arrived(body)
+        await self._leaving.wait()
+        for running in list(self._running.values()):
+            if running.task is not None:
+                running.task.cancel()
+        if self._bye:
+            await _settled(self._runner.teardown())
+            self._flush()
+        self._channel.close()
+        await asyncio.sleep(0)
+
+    def _arrived(self, body: bytes | bytearray) -> None:
+        frame = self._codec.work(body)
+        if isinstance(frame, frames.Work):
+            self._waiting.extend(unpack(frame, Parcel(self._codec, body, self._seed)))
+            self._start_waiting()
+        elif isinstance(frame, frames.Answer):
+            asked = self._asked.pop(frame.call, None)
+            if asked is not None and not asked.done():
+                asked.set_result(frame)
+        elif isinstance(frame, frames.Withdraw):
+            self._withdraw(set(frame.seqs), waiting_only=frame.waiting)
+        elif isinstance(frame, frames.Bye):
+            self._bye = True
+            self._leave_when_idle()
+
+    def _lost(self) -> None:
+        self._leaving.set()
+
+    def _leave_when_idle(self) -> None:
+        if self._bye and not self._running and not self._waiting:
+            self._leaving.set()
+
+    def _start_waiting(self) -> None:
+        while self._waiting and len(self._running) < self._concurrency:
+            seq, timeout, shard = self._waiting.popleft()
+            running = _Running(seq, shard, timeout, monotonic())
+            self._running[seq] = running
+            if timeout is not None:
+                heappush(self._deadlines, (running.started + timeout + self._cancel_grace, seq))
+            running.task = asyncio.get_running_loop().create_task(self._run(running))
+
+    async def _run(self, running: _Running) -> None:
+        _current.set(running)
+        alarm = None
+        if running.timeout is not None:
+            alarm = asyncio.get_running_loop().call_later(running.timeout, self._too_late, running)
+        shard = running.shard
+        try:
+            if type(shard.payload) is Raw:
+                shard.payload = self._codec.decode_payload(shard.payload)
+            value = await _Steps(self._runner.do_run(shard), self._slot, running.seq, self._next_deadline)
+            seconds = monotonic() - running.started
+            self._codec.encode_into((running.seq, running.started, seconds, value), self._buffer)
+            self._held += 1
+            self._flush_soon()
+        except BaseException as error:  # noqa: BLE001  (a task's SystemExit must not end its neighbours' loop)
+            self._failed(running, error)
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+            self._settle(running)
+
+    def _settle(self, running: _Running) -> None:
+        self._tell_output(running)
+        self._running.pop(running.seq, None)
+        self._slot.leave(self._next_deadline())
+        self._start_waiting()
+        self._leave_when_idle()
+
+    def _failed(self, running: _Running, error: BaseException) -> None:
+        seconds = monotonic() - running.started
+        if running.withdrawn:
+            self._channel.send(frames.Back([running.seq]))
+            return
+        output = running.printed[-TAIL:]
+        if running.late:
+            message = f"ran longer than {running.timeout:g} s"
+            fault = Fault(cause="timed_out", message=message, stack=running.stack, output=output)
+        elif isinstance(error, NotDeliverable):
+            fault = undeliverable(self._described.name, str(error))
+        else:
+            fault = fault_of(error, output=output)
+        self._flush()
+        self._channel.send(frames.Fail(running.seq, running.started, seconds, fault))
+
+    def _too_late(self, running: _Running) -> None:
+        if running.task is not None and not running.task.done():
+            running.late = True
+            running.stack = await_chain(running.task)
+            self._slot.blamed = running.seq
+            running.task.cancel()
+
+    def _withdraw(self, seqs: set[int], *, waiting_only: bool) -> None:
+        back = [item[0] for item in self._waiting if item[0] in seqs]
+        self._waiting = deque(item for item in self._waiting if item[0] not in seqs)
+        if back:
+            self._channel.send(frames.Back(back))
+        if waiting_only:
+            return
+        for seq in seqs & self._running.keys():
+            running = self._running[seq]
+            running.withdrawn = True
+            if running.task is not None:
+                running.task.cancel()
+
+    def _next_deadline(self) -> float:
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][1] not in self._running:
+            heappop(deadlines)
+        return deadlines[0][0] if deadlines else math.inf
+
+    def _flush_soon(self) -> None:
+        if len(self._buffer) > FLUSH_BYTES:
+            self._flush()
+        elif not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._held:
+            number, self._held = self._held, 0
+            self._channel.write(frames.results_body(number), self._buffer)
+            self._buffer = bytearray()
+
+    async def ask(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Ask the centre. Raises what its method raises; cancelling forgets the answer."""
+        call = self._calls.ask(method, args, kwargs)
+        asked: asyncio.Future[frames.Answer] = asyncio.get_running_loop().create_future()
+        self._asked[call.call] = asked
+        self._channel.send(call)
+        try:
+            return answer_value(await asked, self._described.questions.get(method, Any))
+        finally:
+            self._asked.pop(call.call, None)
+
+    def _progress(self, done: float, total: float | None) -> None:
+        running, now = _current.get(), monotonic()
+        if running is not None and (done == total or now - running.progressed > PROGRESS_EVERY):
+            running.progressed = now
+            self._channel.send(frames.Progress(running.seq, done, total))
+
+    def _tell_output(self, running: _Running) -> None:
+        if running.printed or running.cut:
+            self._channel.send(frames.Output(running.seq, running.printed, running.cut))
+        if self._capture is not None and self._capture.size():
+            text, cut, _ = self._capture.take()
+            self._channel.send(frames.Output(0, text, cut))
+
+
+class _Steps:
+    """Awaits a coroutine, and tells the slot each time it holds the loop."""
+
+    __slots__ = ("_awaited", "_deadline", "_seq", "_slot")
+
+    def __init__(self, awaited: Any, slot: Slot, seq: int, deadline: Callable[[], float]) -> None:
+        self._awaited, self._slot, self._seq, self._deadline = awaited, slot, seq, deadline
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps = self._awaited.__await__()
+        slot, resume, sent = self._slot, steps.send, None
+        while True:
+            deadline = self._deadline()
+            slot.enter(self._seq, monotonic(), deadline)
+            try:
+                waited_for = resume(sent)
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                slot.leave(deadline)
+            try:
+                sent = yield waited_for
+                resume = steps.send
+            except BaseException as error:  # noqa: BLE001  (thrown on into the coroutine, as `await` would)
+                sent, resume = error, steps.throw
+
+
+class _Tagged:
+    """A text stream that keeps what a shard's task writes with that shard."""
+
+    def __init__(self, rest: Any) -> None:
+        self._rest = rest
+
+    def write(self, text: str) -> int:
+        running = _current.get()
+        if running is None:
+            return int(self._rest.write(text))
+        room = max(0, HEAD - len(running.printed))
+        running.printed += text[:room]
+        running.cut += len(text[room:])
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rest, name)
+
+
+def await_chain(task: asyncio.Task[Any]) -> str:
+    """Where a task waits: its coroutine, what that awaits, and so on inwards, as traceback text."""
+    found: list[tuple[FrameType, int]] = []
+    waiting: Any = task.get_coro()
+    while waiting is not None:
+        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None) or getattr(waiting, "ag_frame", None)
+        if frame is not None:
+            found.append((frame, frame.f_lineno))
+            if isinstance(frame.f_locals.get("self"), _Steps):
+                waiting = frame.f_locals["self"]._awaited
+                continue
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+    own = [item for item in found if "/dispatch/worker/" not in item[0].f_code.co_filename]
+    summary = traceback.StackSummary.extract(iter(own))
+    return clip("Await chain (outermost first):\n" + "".join(summary.format()))
+
+
+async def _settled(result: Any) -> None:
+    if inspect.isawaitable(result):
+        await result

@@ -1,0 +1,84 @@
+"""An exception as a fault: what can be said of it in any process, whatever it does to prevent that."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from dispatch.terms.errors import GiveUp, RetryLater
+from dispatch.terms.outcome import Fault
+from dispatch.wire.codec import encode
+
+__all__ = ("LONGEST", "clip", "fault_of", "startup_fault")
+
+LONGEST = 16 * 1024  # characters of a message or a traceback
+
+
+def clip(text: str, limit: int = LONGEST) -> str:
+    """The text, or its two ends with a note of how much is missing between them."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half:,} characters cut ...]\n{text[-half:]}"
+
+
+def fault_of(error: BaseException, *, output: str = "", rebuild: bool = True) -> Fault:
+    """The fault for an exception that a runner raised."""
+    kind = type(error)
+    message = _message(error)
+    return Fault(
+        cause="raised",
+        type=kind.__qualname__,
+        module=kind.__module__,
+        message=clip(message),
+        traceback=_traceback(error),
+        output=output,
+        args=_plain_args(error),
+        final=isinstance(error, GiveUp),
+        after=error.after if isinstance(error, RetryLater) else None,
+        exit_code=_exit_code(error),
+        rebuild=rebuild and isinstance(error, Exception),
+    )
+
+
+def startup_fault(error: BaseException, *, output: str = "") -> Fault:
+    """A failure to get ready, as a fault that says where it happened."""
+    return msgspec.structs.replace(fault_of(error, output=output), cause="startup", final=True, after=None)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as other:  # noqa: BLE001  (a __str__ of the user's: whatever it does, the fault is told)
+        return f"<its __str__ raised {type(other).__name__}>"
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback, from the user's first frame on: the lane's own lines tell nobody anything."""
+    try:
+        told = traceback.TracebackException.from_exception(error, compact=True, max_group_depth=5)
+        own = [frame for frame in told.stack if "/dispatch/worker/" not in frame.filename]
+        told.stack = traceback.StackSummary.from_list(own)
+        return clip("".join(told.format()))
+    except BaseException as other:  # noqa: BLE001  (as above)
+        lines = "".join(traceback.format_tb(error.__traceback__))
+        return clip(f"{lines}{type(error).__qualname__} (formatting it raised {type(other).__name__})")
+
+
+def _plain_args(error: BaseException) -> Raw | None:
+    """The exception's arguments where they are plain and short, so that it can be made again from them."""
+    args: Any = getattr(error, "args", None)
+    try:
+        data = encode(tuple(args))
+    except BaseException:  # noqa: BLE001  (arguments may be anything; without them the message stands in)
+        return None
+    return Raw(data) if len(data) <= LONGEST else None
+
+
+def _exit_code(error: BaseException) -> int | None:
+    if not isinstance(error, SystemExit):
+        return None
+    return error.code if isinstance(error.code, int) else int(error.code is not None)

@@ -1,0 +1,124 @@
+"""What the nanny asks of the operating system about processes: subreaper, children, memory, threads.
+
+Linux answers all of it. Elsewhere there is no subreaper and no /proc: a runner's process group is killed, what
+escaped from it by `setsid` is not found, and memory is not known.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from time import monotonic, sleep
+
+__all__ = ("become_subreaper", "die_with_parent", "kill_tree", "memory_of", "started_at", "thread_count")
+
+_LINUX = sys.platform == "linux"
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def _prctl(option: int, value: int) -> None:
+    import ctypes  # 5 ms: only processes that call this pay
+
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def become_subreaper() -> None:
+    """Inherit every orphan among the descendants, daemons and `setsid` escapees included (prctl(2))."""
+    if _LINUX:
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the process `parent` dies; exit at once if it has died already."""
+    if _LINUX:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def thread_count() -> int:
+    """Threads of this process, native ones included; 1 where that is not known."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        import threading
+
+        return threading.active_count()
+
+
+def started_at() -> float:
+    """When this process started, wall time in seconds, at least 10 ms coarse; infinity where not known."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            ticks = int(file.read().rpartition(b")")[2].split()[19])
+        with open("/proc/uptime", "rb") as file:
+            uptime = float(file.read().split()[0])
+    except OSError:
+        return float("inf")
+    import time
+
+    return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def memory_of(pid: int) -> tuple[int, int]:
+    """Resident and private bytes of a process; zeros where not known. Mapped files do not count as private."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            _size, resident, shared = map(int, file.read().split()[:3])
+    except (OSError, ValueError):
+        return 0, 0
+    return resident * _PAGE, (resident - shared) * _PAGE
+
+
+def kill_tree(group: int, *, within: float = 2.0, spare: int = 0) -> bool:
+    """Kill and reap a process group and all our children until none is left, orphans that reach us included.
+
+    False if something could not be killed `within` so many seconds. The process `spare` and what it started stay.
+    """
+    with suppress(ProcessLookupError, PermissionError):
+        if group > 1:
+            os.killpg(group, signal.SIGKILL)
+    until = monotonic() + within
+    pause = 0.0002
+    while True:
+        children = [pid for pid in _children() if pid != spare]
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if not _reap(children) and not children:
+            return True
+        if monotonic() > until:
+            return False
+        sleep(pause)
+        pause = min(0.01, pause * 2)
+
+
+def _reap(children: list[int]) -> bool:
+    """Collect those that are dead; whether there was one."""
+    found = False
+    for pid in children:
+        with suppress(ChildProcessError):
+            found = os.waitpid(pid, os.WNOHANG)[0] != 0 or found
+    return found
+
+
+def _children() -> list[int]:
+    if not _LINUX:
+        return []
+    me = os.getpid()
+    try:
+        with open(f"/proc/{me}/task/{me}/children", "rb") as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _parent(pid) == me]
+
+
+def _parent(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0

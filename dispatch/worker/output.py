@@ -1,0 +1,81 @@
+"""What a runner prints: fd 1 and 2 go to a nameless file, which runner and nanny both hold.
+
+A file never blocks its writer, survives the runner, and needs no reader. After each shard the runner asks how
+long it is; the nanny cuts it back when a flood makes it long.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tempfile
+
+from dispatch.worker.slot import Slot
+
+__all__ = ("HEAD", "TAIL", "Capture", "nameless_file", "read_tail", "trim")
+
+HEAD = 64 * 1024  # bytes of each shard's output that reach the parent
+TAIL = 8 * 1024  # bytes at its end that are attached to a fault
+FLOOD = 1024 * 1024  # bytes at which the nanny cuts the file back
+
+
+def nameless_file(name: str) -> int:
+    """A file without a name, in append mode; its descriptor."""
+    import fcntl
+
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create(name)
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
+    return fd
+
+
+def read_tail(fd: int, number: int = TAIL) -> str:
+    """The last bytes of a file, as text."""
+    size = os.lseek(fd, 0, os.SEEK_END)
+    start = max(0, size - number)
+    return os.pread(fd, size - start, start).decode(errors="replace")
+
+
+def trim(fd: int, slot: Slot) -> None:
+    """Cut a flood back to its head and its tail, and count what went."""
+    size = os.lseek(fd, 0, os.SEEK_END)
+    if size > FLOOD:
+        tail = os.pread(fd, TAIL, size - TAIL)
+        slot.cut += size - HEAD - len(tail)
+        os.ftruncate(fd, HEAD)
+        os.write(fd, tail)
+
+
+class Capture:
+    """The runner's side: takes over fd 1 and 2, `sys.stdout` and `sys.stderr`."""
+
+    def __init__(self, fd: int, slot: Slot) -> None:
+        self.fd, self._slot = fd, slot
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+        sys.stdout = sys.__stdout__ = _text(1)  # type: ignore[misc]  # the interpreter's own names
+        sys.stderr = sys.__stderr__ = _text(2)  # type: ignore[misc]  # the interpreter's own names
+
+    def size(self) -> int:
+        """Bytes printed and not yet taken; the lanes ask the file itself on their fast path."""
+        return os.lseek(self.fd, 0, os.SEEK_END)
+
+    def take(self) -> tuple[str, int, str]:
+        """The head of what was printed, the number of bytes left out of it, and the tail. Starts afresh."""
+        size = self.size()
+        head = os.pread(self.fd, min(size, HEAD), 0).decode(errors="replace")
+        tail = head[-TAIL:] if size <= HEAD else read_tail(self.fd)
+        cut = size - min(size, HEAD) + self._slot.cut
+        os.ftruncate(self.fd, 0)
+        self._slot.cut = 0
+        return head, cut, tail
+
+
+def _text(fd: int) -> io.TextIOWrapper:
+    raw = io.FileIO(fd, "w", closefd=False)
+    # Unbuffered, as under `python -u`: what a shard printed is in the file when the shard ends or dies.
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)  # type: ignore[arg-type]

@@ -1,0 +1,239 @@
+"""What a user writes to do the work, and what can be known of it before a worker starts.
+
+`describe` is run in the parent, for early errors, and in the worker, for the codec: both sides must see the same.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, get_args, get_origin, get_type_hints
+
+from msgspec import Struct
+
+from dispatch.terms.errors import RunnerError
+from dispatch.terms.shard import Shard
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    C = TypeVar("C", default=Any)
+else:
+    from typing import TypeVar
+
+    C = TypeVar("C")
+
+__all__ = ("Description", "Runner", "Target", "as_runner", "describe", "load", "reference")
+
+
+class Runner(ABC, Generic[C]):
+    """Executes shards in a worker. `Runner[Questions]` says what it may ask of its centre (a Protocol).
+
+    `version` is part of a recorded run's identity. `concurrency` shards are in flight in one worker at once;
+    more than one needs `async def do_run`.
+    """
+
+    version: str = "1"
+    concurrency: int = 1
+    shared_param: Any = None
+    center: C
+    _report: Callable[[float, float | None], None] | None = None
+
+    def setup(self) -> Any:  # noqa: B027  (optional)
+        """Once per worker, before its first shard. May be `async def`. What it raises ends the run."""
+
+    @abstractmethod
+    def do_run(self, shard: Shard[Any]) -> Any:
+        """Run one shard and return its value. May be `async def`.
+
+        What it raises fails the attempt; GiveUp and RetryLater steer what follows.
+        """
+
+    def teardown(self) -> Any:  # noqa: B027  (optional)
+        """Once, when the worker leaves in peace; never after a kill. May be `async def`."""
+
+    def progress(self, done: float, total: float | None = None) -> None:
+        """Say how far this shard is; seen in events and in the live view. Never raises, never waits long."""
+        if self._report is not None:
+            self._report(done, total)
+
+
+Target: TypeAlias = type[Runner[Any]] | Callable[..., Any]
+
+
+class Description(Struct, frozen=True):
+    """What is known of a runner class or function from its source."""
+
+    name: str
+    payload_type: Any
+    value_type: Any
+    is_async: bool
+    concurrency: int
+    version: str
+    questions: dict[str, Any]  # what it may ask its centre, and the type of each answer
+    takes_shared: bool
+    shared_type: Any
+
+
+def is_runner(target: object) -> bool:
+    """Whether `target` is a Runner class (and not a function)."""
+    return isinstance(target, type) and issubclass(target, Runner)
+
+
+def describe(target: Target) -> Description:
+    """Read a runner's annotations. Raises RunnerError if it is no runner, or they cannot be resolved."""
+    return _describe_runner(target) if isinstance(target, type) else _describe_function(target)
+
+
+def _describe_runner(runner: type[Any]) -> Description:
+    name = runner.__qualname__
+    if not issubclass(runner, Runner):
+        raise RunnerError(name, "it is a class, but not a Runner", "subclass dispatch.Runner, or pass a function")
+    if runner.do_run is Runner.do_run:
+        raise RunnerError(name, "it has no do_run", "define do_run(self, shard), or async def do_run(self, shard)")
+    if not isinstance(runner.concurrency, int) or runner.concurrency < 1:
+        raise RunnerError(name, f"concurrency is {runner.concurrency!r}", "it must be a whole number from 1")
+    is_async = inspect.iscoroutinefunction(runner.do_run)
+    if runner.concurrency > 1 and not is_async:
+        raise RunnerError(name, f"concurrency is {runner.concurrency}, but do_run is not async", "write async def do_run")
+    hints = _hints(runner.do_run, name)
+    parameters = list(inspect.signature(runner.do_run).parameters)
+    if len(parameters) < 2:
+        raise RunnerError(name, "its do_run takes no shard", "define do_run(self, shard)")
+    return Description(
+        name,
+        _payload_type(hints.get(parameters[1], Any)),
+        _known(hints.get("return", Any)),
+        is_async,
+        runner.concurrency,
+        str(runner.version),
+        _questions(runner),
+        True,
+        Any,
+    )
+
+
+def _describe_function(function: Callable[..., Any]) -> Description:
+    name = getattr(function, "__qualname__", repr(function))
+    if not callable(function):
+        raise RunnerError(name, "it is neither a Runner class nor a function", "pass one of the two")
+    required = _required(function, name)
+    if len(required) not in (1, 2):
+        cure = "take one parameter (the payload), or two (the payload and the shared param)"
+        raise RunnerError(name, f"it has {len(required)} required parameters", cure)
+    hints = _hints(function, name)
+    shared = required[1] if len(required) == 2 else None
+    return Description(
+        name,
+        _known(hints.get(required[0], Any)),
+        _known(hints.get("return", Any)),
+        inspect.iscoroutinefunction(function),
+        1,
+        "1",
+        {},
+        shared is not None,
+        _known(hints.get(shared, Any)) if shared else Any,
+    )
+
+
+def _required(function: Callable[..., Any], name: str) -> list[str]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (ValueError, TypeError):
+        return ["payload"]  # a builtin that does not say: math.sqrt and its kind take one
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p for p in parameters if p.default is inspect.Parameter.empty]
+    if any(p.kind is inspect.Parameter.KEYWORD_ONLY for p in needed):
+        raise RunnerError(name, "it has required keyword-only parameters", "give them defaults")
+    return [p.name for p in needed if p.kind in kinds] or [p.name for p in parameters if p.kind in kinds][:1]
+
+
+def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
+    try:
+        return get_type_hints(function, include_extras=True)
+    except NameError as error:
+        cure = "import it at the top of the module, outside TYPE_CHECKING, and define it outside functions"
+        raise RunnerError(name, f"its annotations cannot be resolved: {error}", cure) from None
+    except (TypeError, AttributeError):
+        return {}  # a builtin, or a callable object: no annotations to read
+
+
+def _payload_type(hint: Any) -> Any:
+    if get_origin(hint) is Shard:
+        return _known(get_args(hint)[0])
+    return Any
+
+
+def _known(hint: Any) -> Any:
+    return Any if isinstance(hint, TypeVar) or hint is inspect.Parameter.empty else hint
+
+
+def _questions(runner: type[Runner[Any]]) -> dict[str, Any]:
+    """The names that the runner's Protocol declares, with the annotated type of each answer."""
+    for base in getattr(runner, "__orig_bases__", ()):
+        if get_origin(base) is Runner and isinstance(get_args(base)[0], type):
+            methods = vars(get_args(base)[0]).items()
+            public = {name: method for name, method in methods if inspect.isfunction(method) and not name.startswith("_")}
+            return {name: _known(_hints(method, f"{runner.__qualname__}'s {name}").get("return", Any)) for name, method in public.items()}
+    return {}
+
+
+def as_runner(target: Target) -> type[Runner[Any]]:
+    """A Runner class for a target: itself, or one that calls the function."""
+    if isinstance(target, type):
+        return target
+    described = _describe_function(target)
+
+    if described.is_async:
+
+        async def do_run(self: Runner[Any], shard: Shard[Any]) -> Any:
+            return await (target(shard.payload, self.shared_param) if described.takes_shared else target(shard.payload))
+
+    elif described.takes_shared:
+
+        def do_run(self: Runner[Any], shard: Shard[Any]) -> Any:  # type: ignore[misc]  # one of three
+            return target(shard.payload, self.shared_param)
+
+    else:
+
+        def do_run(self: Runner[Any], shard: Shard[Any]) -> Any:  # type: ignore[misc]  # one of three
+            return target(shard.payload)
+
+    return type(described.name, (Runner,), {"do_run": do_run, "__qualname__": described.name})
+
+
+def reference(target: Any) -> str:
+    """How a worker finds a class or function: "module:qualname".
+
+    Raises RunnerError if no worker could: a lambda, a local, or something of a `__main__` that is not a file.
+    """
+    module = getattr(target, "__module__", None)
+    qualname = getattr(target, "__qualname__", None)
+    if not module or not qualname:
+        raise RunnerError(repr(target), "it has no importable name", "pass a class or a function of a module")
+    if "<lambda>" in qualname:
+        raise RunnerError(qualname, "a lambda has no name that workers could import", "write a def in a module")
+    if "<locals>" in qualname:
+        raise RunnerError(qualname, "it is defined inside a function, where workers cannot import it", "move it to the top of a module")
+    main = sys.modules.get("__main__")
+    if module == "__main__" and not getattr(main, "__file__", None):
+        raise RunnerError(qualname, "it is defined in an interactive __main__ that workers cannot import", "move it to a module")
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if found is not target:
+        problem = f"workers would import {module}.{qualname}, and that is something else"
+        raise RunnerError(qualname, problem, "refer to it by the name under which its module holds it")
+    return f"{module}:{qualname}"
+
+
+def load(name: str) -> Any:
+    """What a reference names; imports its module. Raises whatever the import raises."""
+    module, _, qualname = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
