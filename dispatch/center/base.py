@@ -51,7 +51,14 @@ class DispatchCenter(ABC, Generic[P, R]):
     runner: Target | None = None
     config: DispatchConfig
 
-    def __init__(self, runner: Target | None = None, shards: Iterable[Any] | AsyncIterable[Any] = (), *, shared_param: Any = None, config: DispatchConfig | None = None) -> None:
+    def __init__(
+        self,
+        runner: Target | None = None,
+        shards: Iterable[Any] | AsyncIterable[Any] = (),
+        *,
+        shared_param: Any = None,
+        config: DispatchConfig | None = None,
+    ) -> None:
         """`runner` is a Runner class or an importable function; `shards` payloads or Shards, of any length.
 
         Raises ConfigError if a field makes no sense.
@@ -106,7 +113,14 @@ class DispatchCenter(ABC, Generic[P, R]):
             raise RunnerError(cls.__qualname__, problem, "import the name outside TYPE_CHECKING") from None
 
     @classmethod
-    def init(cls, config: DispatchConfig | None = None, runner: Target | None = None, shards: Iterable[Any] | AsyncIterable[Any] = (), *, shared_param: Any = None) -> DispatchCenter[Any, Any]:
+    def init(
+        cls,
+        config: DispatchConfig | None = None,
+        runner: Target | None = None,
+        shards: Iterable[Any] | AsyncIterable[Any] = (),
+        *,
+        shared_param: Any = None,
+    ) -> DispatchCenter[Any, Any]:
         """The centre that `config.runner_type` names; a subclass keeps its methods and takes that one's engine.
 
         Raises ConfigError if no centre has that name.
@@ -124,7 +138,13 @@ class DispatchCenter(ABC, Generic[P, R]):
 
     # Doors.
 
-    async def run(self, shards: Iterable[Any] | AsyncIterable[Any] | None = None, *, collect: bool = True, handle_signals: bool = False) -> Report[R]:
+    async def run(
+        self,
+        shards: Iterable[Any] | AsyncIterable[Any] | None = None,
+        *,
+        collect: bool = True,
+        handle_signals: bool = False,
+    ) -> Report[R]:
         """Run everything, then return what became of it; opens and closes the centre if it is not open.
 
         `collect=False` keeps counts and failures only. `handle_signals`: the first SIGINT or SIGTERM drains,
@@ -137,7 +157,9 @@ class DispatchCenter(ABC, Generic[P, R]):
             return await opening.run(shards, collect=collect)
 
     @asynccontextmanager
-    async def stream(self, shards: Iterable[Any] | AsyncIterable[Any] | None = None, *, ordered: bool = False) -> AsyncIterator[Outcomes[R]]:
+    async def stream(
+        self, shards: Iterable[Any] | AsyncIterable[Any] | None = None, *, ordered: bool = False
+    ) -> AsyncIterator[Outcomes[R]]:
         """Outcomes as they come, or in input order; opens and closes the centre if it is not open.
 
         A slow consumer stops the reading of shards. Leaving early stops what was read. Errors as in `run`.
@@ -156,7 +178,9 @@ class DispatchCenter(ABC, Generic[P, R]):
         value: R = outcome.unwrap()
         return value
 
-    async def submit_outcome(self, payload: P | Shard[P], *, timeout: float | None = None, nowait: bool = False) -> Done[R] | Failed | Cancelled:
+    async def submit_outcome(
+        self, payload: P | Shard[P], *, timeout: float | None = None, nowait: bool = False
+    ) -> Done[R] | Failed | Cancelled:
         """The same as `submit`, as an outcome: raises only CenterClosed and QueueFull."""
         if self._opening is None:
             raise CenterClosed("submit")
@@ -189,7 +213,9 @@ class DispatchCenter(ABC, Generic[P, R]):
         await self.open()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         opening, self._opening = self._opening, None
         if opening is not None:
             await opening.close(now=error is not None)
@@ -244,7 +270,9 @@ class DispatchCenter(ABC, Generic[P, R]):
         """
         targets = list(self.init_runners())
         if not targets:
-            raise ConfigError(f"{type(self).__name__}.init_runners()", [], "it must return at least one runner class")
+            raise ConfigError(
+                f"{type(self).__name__}.init_runners()", [], "it must return at least one runner class"
+            )
         offered = remote_names(type(self))
         for target in targets:
             described = describe(target)
@@ -256,7 +284,9 @@ class DispatchCenter(ABC, Generic[P, R]):
                 cure = f"{type(self).__name__} has no such @remote method; it has: {', '.join(sorted(offered)) or 'none'}"
                 raise RunnerError(described.name, problem, cure)
             if self.config.policy.isolation == "fork" and described.concurrency > 1:
-                raise RunnerError(described.name, 'isolation="fork" with concurrency > 1', "choose one of the two")
+                raise RunnerError(
+                    described.name, 'isolation="fork" with concurrency > 1', "choose one of the two"
+                )
         return targets
 
     needs_import = True  # whether workers import runner and centre; not if they live in this process
@@ -306,16 +336,30 @@ def _unbound(target: Callable[..., Any]) -> Callable[..., Any]:
 
 def _combine(center: type[Any], kind: type[Any]) -> type[Any]:
     """The subclass's own methods on another centre's engine."""
-    own = [base for base in center.__mro__ if issubclass(base, DispatchCenter) and not base.__module__.startswith("dispatch.center.")]
+    own = [
+        base
+        for base in center.__mro__
+        if issubclass(base, DispatchCenter) and not base.__module__.startswith("dispatch.center.")
+    ]
     if not own:
         return kind
     return type(center.__name__, (_Rebased, kind), _methods_of(own, center))
 
 
 def _methods_of(own: list[type], center: type) -> dict[str, Any]:
-    found: dict[str, Any] = {"__module__": center.__module__, "__qualname__": center.__qualname__, "_declared": center}
+    found: dict[str, Any] = {
+        "__module__": center.__module__,
+        "__qualname__": center.__qualname__,
+        "_declared": center,
+    }
     for base in reversed(own):
-        found.update({name: value for name, value in vars(base).items() if name not in ("__dict__", "__weakref__", "__module__", "__qualname__", "make_engine")})
+        found.update(
+            {
+                name: value
+                for name, value in vars(base).items()
+                if name not in ("__dict__", "__weakref__", "__module__", "__qualname__", "make_engine")
+            }
+        )
     return found
 
 

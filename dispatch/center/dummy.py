@@ -52,17 +52,31 @@ class DummyDispatchCenter(_Concrete[P, R]):
     async def __aexit__(self, *_: object) -> None:
         """Nothing was started."""
 
-    async def submit_outcome(self, payload: P | Shard[P], *, timeout: float | None = None, nowait: bool = False) -> Done[R] | Failed | Cancelled:
+    async def submit_outcome(
+        self, payload: P | Shard[P], *, timeout: float | None = None, nowait: bool = False
+    ) -> Done[R] | Failed | Cancelled:
         """A dummy centre executes nothing: raises CenterClosed."""
         raise CenterClosed("submit on a dummy centre, which executes nothing,")
 
-    async def run(self, shards: Iterable[Any] | AsyncIterable[Any] | None = None, *, collect: bool = True, handle_signals: bool = False) -> Report[R]:
+    async def run(
+        self,
+        shards: Iterable[Any] | AsyncIterable[Any] | None = None,
+        *,
+        collect: bool = True,
+        handle_signals: bool = False,
+    ) -> Report[R]:
         """Encode every shard; the report's outcomes are Cancelled, and its `plan` is filled."""
         began = monotonic()
         targets = self.check()
         told = [describe(target) for target in targets]
-        codecs = {each.name: Codec(each.name, each.payload_type, each.value_type, limit=self.config.max_value_bytes) for each in told}
-        planner = _Planner(codecs, Plan(runners=tuple(each.name for each in told), shared_param_bytes=await self._shared_bytes()))
+        codecs = {
+            each.name: Codec(each.name, each.payload_type, each.value_type, limit=self.config.max_value_bytes)
+            for each in told
+        }
+        planner = _Planner(
+            codecs,
+            Plan(runners=tuple(each.name for each in told), shared_param_bytes=await self._shared_bytes()),
+        )
         source = self.iter_shards() if shards is None else shards
         if isinstance(source, AsyncIterable):
             async for payload in source:
@@ -84,7 +98,9 @@ class DummyDispatchCenter(_Concrete[P, R]):
         return report
 
     @asynccontextmanager
-    async def stream(self, shards: Iterable[Any] | AsyncIterable[Any] | None = None, *, ordered: bool = False) -> AsyncIterator[Any]:
+    async def stream(
+        self, shards: Iterable[Any] | AsyncIterable[Any] | None = None, *, ordered: bool = False
+    ) -> AsyncIterator[Any]:
         """The Cancelled outcomes of every shard."""
         report = await self.run(shards)
 
@@ -149,5 +165,3 @@ class _Planner:
         origin = Origin(0, next(iter(self._codecs.values())).decode_payload)
         entry = Entry(index, msgspec.Raw(data), origin, id=shard.id, unencoded=shard.payload)
         self.outcomes.append(Cancelled(entry=entry))
-
-

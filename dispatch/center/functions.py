@@ -15,7 +15,14 @@ from dispatch.worker.runner import Target
 __all__ = ("map", "stream")
 
 
-async def map(fn: Target, payloads: Iterable[Any] | AsyncIterable[Any], *, shared_param: Any = None, config: DispatchConfig | None = None, return_outcomes: bool = False) -> list[Any]:  # noqa: A001
+async def map(
+    fn: Target,
+    payloads: Iterable[Any] | AsyncIterable[Any],
+    *,
+    shared_param: Any = None,
+    config: DispatchConfig | None = None,
+    return_outcomes: bool = False,
+) -> list[Any]:  # noqa: A001
     """Values in input order.
 
     `fn(payload)`, or `fn(payload, shared_param)`, is an importable function or a Runner class. Raises an
@@ -32,9 +39,18 @@ async def map(fn: Target, payloads: Iterable[Any] | AsyncIterable[Any], *, share
 
 
 @asynccontextmanager
-async def stream(fn: Target, payloads: Iterable[Any] | AsyncIterable[Any], *, shared_param: Any = None, ordered: bool = False, config: DispatchConfig | None = None) -> AsyncIterator[Outcomes[Any]]:
+async def stream(
+    fn: Target,
+    payloads: Iterable[Any] | AsyncIterable[Any],
+    *,
+    shared_param: Any = None,
+    ordered: bool = False,
+    config: DispatchConfig | None = None,
+) -> AsyncIterator[Outcomes[Any]]:
     """Outcomes as they come, or in input order. Leaving early stops the rest."""
-    async with DispatchCenter.init(config, fn, payloads, shared_param=shared_param).stream(ordered=ordered) as outcomes:
+    async with DispatchCenter.init(config, fn, payloads, shared_param=shared_param).stream(
+        ordered=ordered
+    ) as outcomes:
         yield outcomes
 
 

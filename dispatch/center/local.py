@@ -34,6 +34,8 @@ class LocalDispatchCenter(_Concrete[P, R]):
         }
         names = [name for name, value in asked.items() if value is not None]
         if names:
-            message = f"LocalDispatchCenter runs in this process and cannot enforce {', '.join(names)} on sync code"
+            message = (
+                f"LocalDispatchCenter runs in this process and cannot enforce {', '.join(names)} on sync code"
+            )
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         return InlineEngine()

@@ -62,7 +62,9 @@ class Opening:
         try:
             seats = [self._seat(number, target, param) for number, target in enumerate(self._targets)]
             calls = CallTable(center)
-            self.session = Session(center.make_engine(), seats, policy=center.config.policy, calls=calls, bus=self.bus)
+            self.session = Session(
+                center.make_engine(), seats, policy=center.config.policy, calls=calls, bus=self.bus
+            )
             await self.session.open()
         except BaseException:
             self._unshare()
@@ -109,16 +111,22 @@ class Opening:
 
     async def run(self, shards: Iterable[Any] | AsyncIterable[Any] | None, *, collect: bool) -> Report[Any]:
         """One run on this opening."""
-        door: RunDoor[Any] = RunDoor(self.session, next(self._keys), self._codecs, config=self._center.config, collect=collect)
+        door: RunDoor[Any] = RunDoor(
+            self.session, next(self._keys), self._codecs, config=self._center.config, collect=collect
+        )
         async with self._through(door, shards):
             await door.finished()
         if door.error is not None:
             raise door.error
         return door.report()
 
-    async def run_with_signals(self, shards: Iterable[Any] | AsyncIterable[Any] | None, *, collect: bool) -> Report[Any]:
+    async def run_with_signals(
+        self, shards: Iterable[Any] | AsyncIterable[Any] | None, *, collect: bool
+    ) -> Report[Any]:
         """One run that the first SIGINT or SIGTERM drains and the second stops."""
-        door: RunDoor[Any] = RunDoor(self.session, next(self._keys), self._codecs, config=self._center.config, collect=collect)
+        door: RunDoor[Any] = RunDoor(
+            self.session, next(self._keys), self._codecs, config=self._center.config, collect=collect
+        )
         async with interrupts(self.session.drain, grace=self._center.config.policy.grace):
             async with self._through(door, shards):
                 await door.finished()
@@ -127,14 +135,20 @@ class Opening:
         return door.report()
 
     @asynccontextmanager
-    async def stream(self, shards: Iterable[Any] | AsyncIterable[Any] | None, *, ordered: bool) -> AsyncIterator[Outcomes[Any]]:
+    async def stream(
+        self, shards: Iterable[Any] | AsyncIterable[Any] | None, *, ordered: bool
+    ) -> AsyncIterator[Outcomes[Any]]:
         """One stream on this opening."""
-        door: StreamDoor[Any] = StreamDoor(self.session, next(self._keys), self._codecs, config=self._center.config, ordered=ordered)
+        door: StreamDoor[Any] = StreamDoor(
+            self.session, next(self._keys), self._codecs, config=self._center.config, ordered=ordered
+        )
         async with self._through(door, shards):
             yield Outcomes(door)
 
     @asynccontextmanager
-    async def _through(self, door: SourceDoor[Any], shards: Iterable[Any] | AsyncIterable[Any] | None) -> AsyncIterator[None]:
+    async def _through(
+        self, door: SourceDoor[Any], shards: Iterable[Any] | AsyncIterable[Any] | None
+    ) -> AsyncIterator[None]:
         """Read the source while inside; on leaving stop what is not done, and tell the centre what became of it."""
         source = self._center.iter_shards() if shards is None else shards
         try:
@@ -145,7 +159,9 @@ class Opening:
                 door.leave()
             else:
                 await door.stopped(STOPPED_WITHIN)
-            with CancelScope(shield=True, deadline=anyio.current_time() + self._center.config.policy.grace + STOPPED_WITHIN):
+            with CancelScope(
+                shield=True, deadline=anyio.current_time() + self._center.config.policy.grace + STOPPED_WITHIN
+            ):
                 await self._center.post_process(door.report())
 
     def drain(self) -> None:
@@ -193,7 +209,10 @@ def _customised(center: type[Any]) -> bool:
     """Whether workers must import this centre: it brings its own restore_shared_param, or a type for it."""
     from dispatch.center.base import _Concrete
 
-    return center.restore_shared_param is not _Concrete.restore_shared_param or center.get_shared_param is not _Concrete.get_shared_param
+    return (
+        center.restore_shared_param is not _Concrete.restore_shared_param
+        or center.get_shared_param is not _Concrete.get_shared_param
+    )
 
 
 def _type_of(param: Any) -> str:
@@ -202,5 +221,3 @@ def _type_of(param: Any) -> str:
     if param is None or kind.__module__ == "builtins" or kind.__module__ not in sys.modules:
         return ""
     return reference(kind)
-
-

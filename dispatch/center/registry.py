@@ -59,7 +59,11 @@ def find(name: str) -> Any:
         found = next((point for point in entry_points(group=GROUP) if point.name == name), None)
         if found is None:
             known = sorted({*_places, *(point.name for point in entry_points(group=GROUP))})
-            raise ConfigError("runner_type", name, f"known are {', '.join(known)}; others by @register or the entry-point group {GROUP}")
+            raise ConfigError(
+                "runner_type",
+                name,
+                f"known are {', '.join(known)}; others by @register or the entry-point group {GROUP}",
+            )
         place = found.value
     module, _, qualname = place.partition(":")
     center: Any = importlib.import_module(module)

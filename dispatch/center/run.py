@@ -78,7 +78,9 @@ class Intake:
                 taken.failed.append(failed)
         return taken
 
-    def one(self, payload: Any, now: float, *, timeout: float | None = None) -> tuple[Entry, Failed | None, int]:
+    def one(
+        self, payload: Any, now: float, *, timeout: float | None = None
+    ) -> tuple[Entry, Failed | None, int]:
         """The entry for one payload or Shard, its outcome if it cannot travel, its encoded bytes.
 
         Raises ConfigError if a Shard's fields make no sense, DuplicateShard if its id is in use.
@@ -86,7 +88,9 @@ class Intake:
         shard = payload if isinstance(payload, Shard) else Shard(payload, timeout=timeout)
         self._check(shard)
         codec = self._codecs[shard.runner] if shard.runner else self._default
-        entry = Entry(self.read, Raw(b"\xc0"), self._origins[codec.name], now, shard.id, shard.timeout, shard.runner)
+        entry = Entry(
+            self.read, Raw(b"\xc0"), self._origins[codec.name], now, shard.id, shard.timeout, shard.runner
+        )
         entry.special = bool(shard.id) or shard.timeout is not None
         self.read += 1
         try:
@@ -120,7 +124,9 @@ class Intake:
 class SourceDoor(Generic[R]):
     """A door that reads shards from a source. Subclasses say what becomes of outcomes."""
 
-    def __init__(self, session: Session, key: int, codecs: dict[str, Codec], *, config: DispatchConfig) -> None:
+    def __init__(
+        self, session: Session, key: int, codecs: dict[str, Codec], *, config: DispatchConfig
+    ) -> None:
         self.session, self.key = session, key
         self.stopping = False
         self.intake = Intake(key, codecs)
@@ -148,7 +154,9 @@ class SourceDoor(Generic[R]):
             else:
                 await self._pump_sync(iter(source))
         except Exception as error:  # noqa: BLE001  (a source is user code: what it raises is told at the door)
-            error.add_note(f"dispatch: raised while reading shards, after {self.intake.read}; those finish first")
+            error.add_note(
+                f"dispatch: raised while reading shards, after {self.intake.read}; those finish first"
+            )
             self.error = error
         finally:
             self.exhausted = self.error is None and not self.stopping and not self.session.draining
@@ -292,7 +300,9 @@ class SourceDoor(Generic[R]):
         self._kept.sort(key=_index)
         seats = self.session.seats
         workers = tuple(
-            WorkerFigures(runner=seats[number].runner, pids=tuple(seats[number].pids), shards=int(shards), busy=busy)
+            WorkerFigures(
+                runner=seats[number].runner, pids=tuple(seats[number].pids), shards=int(shards), busy=busy
+            )
             for number, (shards, busy) in sorted(self._workers.items())
         )
         return Report(
@@ -407,7 +417,9 @@ class Outcomes(Generic[R]):
 class CallDoor:
     """The door of `submit`: each shard has its own waiter, and none waits behind another door's shards."""
 
-    def __init__(self, session: Session, key: int, codecs: dict[str, Codec], *, config: DispatchConfig) -> None:
+    def __init__(
+        self, session: Session, key: int, codecs: dict[str, Codec], *, config: DispatchConfig
+    ) -> None:
         self.stopping = False
         self._session, self._key, self._config = session, key, config
         self._intake = Intake(key, codecs)
@@ -418,7 +430,10 @@ class CallDoor:
 
     @property
     def _full(self) -> bool:
-        return len(self._waiters) >= self._config.max_pending or self._held_bytes >= self._config.max_pending_bytes
+        return (
+            len(self._waiters) >= self._config.max_pending
+            or self._held_bytes >= self._config.max_pending_bytes
+        )
 
     async def submit(self, payload: Any, *, timeout: float | None, nowait: bool) -> Any:
         """The outcome of one shard. Cancelling withdraws it, or stops it where it runs."""
@@ -495,5 +510,3 @@ def _by_runner(entries: list[Entry]) -> list[list[Entry]]:
     for entry in entries:
         groups.setdefault(entry.runner, []).append(entry)
     return list(groups.values())
-
-

@@ -32,6 +32,8 @@ class Seat:
         self.alone = False  # runs a shard that must have the worker for itself
         self.was_ready = False
         self.failed_starts = 0
+        self.barren = 0  # lives in a row in which no shard was settled
+        self.nonsense = False  # sent what is no frame
         self.asked_at = 0.0
         self.heard_at = 0.0
         self.pulse = Pulse(0, 0.0, 0)
@@ -52,7 +54,7 @@ class Seat:
         """A life is over."""
         self.state = "starting"
         self.frames.clear()
-        self.alone = False
+        self.alone = self.nonsense = False
         self.pulse = Pulse(0, 0.0, 0)
 
     def room(self, pace: Pace, held: dict[int, Any], *, ready: int, workers: int) -> int:
@@ -60,12 +62,17 @@ class Seat:
         if self.alone:
             return 0
         if self.several:
-            return min(frame_size(pace, ready=ready, workers=1), task_room(pace, concurrency=self.concurrency, in_flight=len(held)))
+            return min(
+                frame_size(pace, ready=ready, workers=1),
+                task_room(pace, concurrency=self.concurrency, in_flight=len(held)),
+            )
         frames = self.frames
         oldest = next(iter(held), None)
         while frames and (oldest is None or frames[0] < oldest):
             frames.popleft()
-        if len(frames) >= FRAMES_IN_FLIGHT or (frames and not may_prefetch(pace, ready=ready, workers=workers)):
+        if len(frames) >= FRAMES_IN_FLIGHT or (
+            frames and not may_prefetch(pace, ready=ready, workers=workers)
+        ):
             return 0
         return frame_size(pace, ready=ready, workers=workers)
 

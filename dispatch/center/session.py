@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 import anyio
+import msgspec
 from anyio import CancelScope
 from anyio.abc import TaskGroup
 
@@ -37,6 +38,7 @@ __all__ = ("DoorLike", "Session")
 
 STALL = 0.05  # seconds without an outcome after which an idle worker may take over what a busy one has not started
 LOOK = 0.05  # seconds between looks for such workers, and for workers that do not let go
+BARREN = 20  # lives in a row of a worker that settle no shard, before it is given up
 STARTS = 3  # failed starts in a row of a worker that was ready before
 CAUSES: dict[str, Cause] = {"timed_out": "timed_out", "memory": "out_of_memory", "startup": "startup"}
 
@@ -55,7 +57,9 @@ class DoorLike(Protocol):
 class Session:
     """One opening. `open` it and `close` it from any task."""
 
-    def __init__(self, engine: Engine, seats: list[Seat], *, policy: Policy, calls: CallTable, bus: Bus) -> None:
+    def __init__(
+        self, engine: Engine, seats: list[Seat], *, policy: Policy, calls: CallTable, bus: Bus
+    ) -> None:
         self.engine, self.policy, self.bus = engine, policy, bus
         self.seats = {seat.number: seat for seat in seats}
         self.queue = ReadyQueue()
@@ -137,7 +141,9 @@ class Session:
                 await self._over.wait()
 
     def _idle(self) -> bool:
-        return not (self.queue.ready or self.queue.alone or self.queue.delayed or any(self.ledger.in_flight.values()))
+        return not (
+            self.queue.ready or self.queue.alone or self.queue.delayed or any(self.ledger.in_flight.values())
+        )
 
     async def _farewell(self) -> None:
         """Let every worker that holds nothing tear down; the others are killed by what follows."""
@@ -212,7 +218,12 @@ class Session:
     def _send(self, seat: Seat, entries: list[Entry]) -> None:
         first = self.ledger.assign(seat.number, entries, seat.info)
         seat.frames.append(first + len(entries) - 1)
-        work = frames.Work(first, self.policy.timeout, [entry.index for entry in entries], [entry.payload for entry in entries])
+        work = frames.Work(
+            first,
+            self.policy.timeout,
+            [entry.index for entry in entries],
+            [entry.payload for entry in entries],
+        )
         for offset, entry in enumerate(entries):
             if entry.special:
                 if entry.id:
@@ -280,7 +291,10 @@ class Session:
         try:
             said = seat.codec.from_runner(body)
         except FrameError:
-            self.engine.kill(worker)  # a runner that talks nonsense is no better than a dead one
+            seat.nonsense = (
+                True  # what it says cannot be trusted any more: it dies, and what it runs is charged
+            )
+            self.engine.kill(worker)
             return
         for frame in said:
             if isinstance(frame, frames.Results):
@@ -294,6 +308,7 @@ class Session:
         if not outcomes:
             return
         seat.heard_at = monotonic()
+        seat.barren = 0
         seconds = sum([outcome.seconds for outcome in outcomes])
         seat.shards += len(outcomes)
         seat.busy += seconds
@@ -315,25 +330,40 @@ class Session:
                 seat.alone = False
                 entry = self.ledger.take(seat.number, frame.seq)
                 if entry is not None:
+                    seat.barren = 0
                     seat.shards += 1
                     seat.busy += frame.seconds
                     self._judge(entry, frame.fault, started=frame.started, seconds=frame.seconds)
             case frames.Back():
                 seat.heard_at = monotonic()
-                self._back(entry for seq in frame.seqs if (entry := self.ledger.take(seat.number, seq)) is not None)
+                self._back(
+                    entry for seq in frame.seqs if (entry := self.ledger.take(seat.number, seq)) is not None
+                )
             case frames.Call():
                 self.tasks.start_soon(self._answer, seat, frame)
             case frames.Progress():
                 entry = self.held(seat).get(frame.seq)
                 if entry is not None:
-                    self.bus.say(event.Progressed(at=time.time(), shard_id=entry.shard_id, done=frame.done, total=frame.total, pid=seat.info.pid))
+                    self.bus.say(
+                        event.Progressed(
+                            at=time.time(),
+                            shard_id=entry.shard_id,
+                            done=frame.done,
+                            total=frame.total,
+                            pid=seat.info.pid,
+                        )
+                    )
             case frames.Output():
                 self._printed(seat, frame)
             case frames.Ready():
                 seat.ready(frame)
                 self._ready.set()
                 seconds = monotonic() - seat.asked_at
-                self.bus.say(event.WorkerReady(at=time.time(), worker=seat.number, runner=seat.runner, pid=frame.pid, seconds=seconds))
+                self.bus.say(
+                    event.WorkerReady(
+                        at=time.time(), worker=seat.number, runner=seat.runner, pid=frame.pid, seconds=seconds
+                    )
+                )
             case frames.NotReady():
                 seat.state = "lost"
                 self._not_ready(seat, frame.fault)
@@ -351,7 +381,9 @@ class Session:
         tags = {"dispatch_shard": shard, "dispatch_worker": seat.info.pid}
         _output.info("%s%s", said.text.rstrip("\n"), cut, extra=tags)
         if self.bus.heard:
-            self.bus.say(event.Printed(at=time.time(), shard_id=shard, pid=seat.info.pid, text=said.text, cut=said.cut))
+            self.bus.say(
+                event.Printed(at=time.time(), shard_id=shard, pid=seat.info.pid, text=said.text, cut=said.cut)
+            )
 
     def on_fenced(self, worker: int, fenced: frames.Fenced) -> None:
         """A worker will not start what it had not started: that goes elsewhere."""
@@ -369,9 +401,23 @@ class Session:
         expected = seat.state == "leaving" or self.closing
         starting, lost = seat.state == "starting", seat.state == "lost"
         evidence = fault or _evidence(ended)
+        if seat.nonsense:
+            evidence = msgspec.structs.replace(
+                evidence, message="the worker sent bytes that are no frame of ours, and was killed"
+            )
+            ended = msgspec.structs.replace(ended, why="")
         alone = seat.alone
         seat.ended()
-        self.bus.say(event.WorkerEnded(at=time.time(), worker=worker, runner=seat.runner, pid=ended.pid, expected=expected, fault=None if expected else evidence))
+        self.bus.say(
+            event.WorkerEnded(
+                at=time.time(),
+                worker=worker,
+                runner=seat.runner,
+                pid=ended.pid,
+                expected=expected,
+                fault=None if expected else evidence,
+            )
+        )
         if expected or lost:
             seat.state = "lost"
             self._back(held.values())
@@ -379,20 +425,29 @@ class Session:
             self._not_ready(seat, evidence)
         else:
             self._death(seat, held, ended, evidence, alone=alone)
-            self._launch(seat)
+            seat.barren += 1
+            if seat.barren > BARREN:
+                self._not_ready(seat, evidence)
+            else:
+                self._launch(seat)
         self._change()
         self.feed()
 
-    def _death(self, seat: Seat, held: dict[int, Entry], ended: frames.Ended, fault: Fault, *, alone: bool) -> None:
+    def _death(
+        self, seat: Seat, held: dict[int, Entry], ended: frames.Ended, fault: Fault, *, alone: bool
+    ) -> None:
         if ended.why in ("killed", "nanny"):  # we did it, or nobody saw what ran: nobody is charged
             self._back(held.values())
             return
-        found = blame(held, running=ended.seq, several=seat.several and not alone, exact=ended.why == "timed_out")
+        found = blame(
+            held, running=ended.seq, several=seat.several and not alone, exact=ended.why == "timed_out"
+        )
         for entry in found.suspects:
             entry.alone = True
         self._back([*found.suspects, *found.innocent])
         if found.charged is not None:
             started = ended.started or ended.at
+            seat.barren = 0
             seat.shards += 1
             seat.busy += ended.at - started
             self._judge(found.charged, fault, started=started, seconds=ended.at - started)
@@ -401,7 +456,9 @@ class Session:
 
     def _judge(self, entry: Entry, fault: Fault, *, started: float, seconds: float) -> None:
         door = self.doors.get(entry.origin.door)
-        decision = judge(entry, fault, self.policy, started=started, seconds=seconds, roll=self._random.random())
+        decision = judge(
+            entry, fault, self.policy, started=started, seconds=seconds, roll=self._random.random()
+        )
         match decision:
             case Settle():
                 self._settle(entry.origin.door, [Failed(fault=fault, entry=entry)])
@@ -409,7 +466,11 @@ class Session:
                 self._settle(entry.origin.door, [Cancelled(entry=entry)])
             case Again(wait=wait):
                 attempt = len(entry.history)
-                self.bus.say(event.Retrying(at=time.time(), shard_id=entry.shard_id, attempt=attempt, fault=fault, wait=wait))
+                self.bus.say(
+                    event.Retrying(
+                        at=time.time(), shard_id=entry.shard_id, attempt=attempt, fault=fault, wait=wait
+                    )
+                )
                 self.queue.delay(entry, monotonic() + wait)
                 self._wake_when_due()
 
@@ -424,7 +485,9 @@ class Session:
                 again.append(entry)
         self.queue.put_back(again)
 
-    def _settle(self, key: int, outcomes: list[Any], *, size: int = 0, seat: Seat | None = None, seconds: float = 0.0) -> None:
+    def _settle(
+        self, key: int, outcomes: list[Any], *, size: int = 0, seat: Seat | None = None, seconds: float = 0.0
+    ) -> None:
         if not outcomes:
             return
         self.counts[_KINDS[type(outcomes[0])]] += len(outcomes)
@@ -516,7 +579,14 @@ def _evidence(ended: frames.Ended) -> Fault:
         message = f"worker {ended.pid} died of {_signal_name(ended.signal)}"
     else:
         message = f"worker {ended.pid} exited with code {ended.exit_code}"
-    return Fault(cause=cause, message=message, stack=ended.stack, output=ended.output, signal=ended.signal, exit_code=ended.exit_code)
+    return Fault(
+        cause=cause,
+        message=message,
+        stack=ended.stack,
+        output=ended.output,
+        signal=ended.signal,
+        exit_code=ended.exit_code,
+    )
 
 
 def _signal_name(number: int) -> str:

@@ -62,7 +62,9 @@ class InlineEngine(Engine):
         channel.on_frame = partial(self._host.on_frame, start.number)
         channel.on_lost = partial(self._over, start.number, inmate, "")
         line = Line(theirs, limit=start.lease.limit + FRAME_SLACK)
-        thread = threading.Thread(target=_serve, args=(start, line, slot), name=f"dispatch-{start.number}", daemon=True)
+        thread = threading.Thread(
+            target=_serve, args=(start, line, slot), name=f"dispatch-{start.number}", daemon=True
+        )
         await asyncio.get_running_loop().create_connection(lambda: channel, sock=ours)
         thread.start()
 

@@ -207,9 +207,13 @@ class ProcessEngine(Engine):
         try:
             with CancelScope(shield=True) as worker.scope:
                 # A fresh worker is due in the same time as the runner after it.
-                timer = asyncio.get_running_loop().call_later(worker.start.startup_timeout, self._unless_greeted, worker)
+                timer = asyncio.get_running_loop().call_later(
+                    worker.start.startup_timeout, self._unless_greeted, worker
+                )
                 try:
-                    await to_process.run_sync(nanny.main, encode(self._place(worker)), cancellable=True, limiter=self._limiter)
+                    await to_process.run_sync(
+                        nanny.main, encode(self._place(worker)), cancellable=True, limiter=self._limiter
+                    )
                 finally:
                     timer.cancel()
                 return  # a process that we refused, and have let go
@@ -221,7 +225,9 @@ class ProcessEngine(Engine):
 
     def _call_ended(self, worker: _Worker, fault: Fault | None) -> None:
         if worker.scope is not None and worker.scope.cancelled_caught and not worker.greeted:
-            fault = Fault(cause="startup", message=f"no worker process within {worker.start.startup_timeout:g} s")
+            fault = Fault(
+                cause="startup", message=f"no worker process within {worker.start.startup_timeout:g} s"
+            )
         worker.greeted = False
         worker.gone.set()
         if worker.alive and (fault is not None or (worker.nanny is None and worker.ended is None)):

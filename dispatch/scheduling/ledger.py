@@ -132,7 +132,9 @@ class Ledger:
         return found
 
 
-def judge(entry: Entry, fault: Fault, policy: Policy, *, started: float, seconds: float, roll: float) -> Settle | Again:
+def judge(
+    entry: Entry, fault: Fault, policy: Policy, *, started: float, seconds: float, roll: float
+) -> Settle | Again:
     """Enter a failed attempt on a shard's books, and say whether it has another. `roll` is in [0, 1)."""
     worker = entry.worker
     attempt = Attempt(

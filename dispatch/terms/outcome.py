@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeAlias
 
-from msgspec import Raw, Struct, field
+from msgspec import Struct, field
 
 from dispatch.terms.errors import (
     OutOfMemory,
@@ -71,7 +71,7 @@ class Fault(Struct, frozen=True, kw_only=True, omit_defaults=True):
     final: bool = False
     after: float | None = None
     module: str = ""
-    args: Raw | None = None
+    args: bytes = b""  # the exception's arguments as msgpack, where they are plain
     rebuild: bool = True
 
     def __str__(self) -> str:
@@ -245,7 +245,7 @@ def _rebuild(fault: Fault) -> Exception | None:
     # A base written in C owns the memory layout, so its __new__ must run; a __new__ in Python must not.
     native = next(base for base in kind.__mro__ if not base.__flags__ & _HEAP_TYPE)
     try:
-        args = (fault.message,) if fault.args is None else tuple(msgspec.msgpack.decode(fault.args))
+        args = tuple(msgspec.msgpack.decode(fault.args)) if fault.args else (fault.message,)
         made = native.__new__(kind, *args)
         made.args = args
         str(made)

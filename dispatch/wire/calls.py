@@ -66,12 +66,14 @@ class CallTable:
                 value = await value
             return Answer(call.call, Raw(encode(value)))
         except Exception as error:  # noqa: BLE001  (it belongs to the runner that asked)
-            return Answer(call.call, None, fault_of(error))
+            return Answer(call.call, fault=fault_of(error))
 
     def _method(self, name: str) -> Callable[..., Any]:
         if name not in self._names:
             known = ", ".join(sorted(self._names)) or "none"
-            raise AttributeError(f"{type(self._center).__name__} has no @remote method {name!r} (it has: {known})")
+            raise AttributeError(
+                f"{type(self._center).__name__} has no @remote method {name!r} (it has: {known})"
+            )
         method: Callable[..., Any] = getattr(self._center, name)
         return method
 

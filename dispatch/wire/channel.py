@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from msgspec import Struct
 
@@ -34,9 +34,7 @@ class Channel(asyncio.BufferedProtocol):
         self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=1 << 30)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by duck, not by class
         if self._on_made is not None:
             self._on_made(self)
 

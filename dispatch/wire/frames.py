@@ -54,6 +54,9 @@ class FrameError(Exception):
     """Bytes that are no frame: too long, or not decodable. The peer is dropped."""
 
 
+_NIL = Raw(b"\xc0")
+
+
 class _Frame(Struct, frozen=True, array_like=True, gc=False):
     pass
 
@@ -86,7 +89,7 @@ class Answer(_Frame, tag="answer"):
     """The answer to a Call: a value, or a fault."""
 
     call: int
-    value: Raw | None = None
+    value: Raw = _NIL
     fault: Fault | None = None
 
 

@@ -78,7 +78,19 @@ def run_async(main: Callable[[], Any]) -> None:
 class AsyncLane:
     """One runner, `concurrency` shards at once."""
 
-    def __init__(self, runner: Runner[Any], described: Description, codec: Codec, *, line: Line, slot: Slot, seed: int, capture: Capture | None, cancel_grace: float, concurrency: int) -> None:
+    def __init__(
+        self,
+        runner: Runner[Any],
+        described: Description,
+        codec: Codec,
+        *,
+        line: Line,
+        slot: Slot,
+        seed: int,
+        capture: Capture | None,
+        cancel_grace: float,
+        concurrency: int,
+    ) -> None:
         self._runner, self._described, self._codec = runner, described, codec
         self._line, self._slot, self._capture, self._seed = line, slot, capture, seed
         self._cancel_grace, self._concurrency = cancel_grace, concurrency
@@ -313,7 +325,11 @@ def await_chain(task: asyncio.Task[Any]) -> str:
     found: list[tuple[FrameType, int]] = []
     waiting: Any = task.get_coro()
     while waiting is not None:
-        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None) or getattr(waiting, "ag_frame", None)
+        frame = (
+            getattr(waiting, "cr_frame", None)
+            or getattr(waiting, "gi_frame", None)
+            or getattr(waiting, "ag_frame", None)
+        )
         if frame is not None:
             found.append((frame, frame.f_lineno))
             if isinstance(frame.f_locals.get("self"), _Steps):

@@ -78,7 +78,10 @@ def spawned() -> NoReturn:
     sys.path[:] = birth.place.paths
     sys.argv[:] = [""]
     os.environ.pop("PYTHONPATH", None)
-    if birth.place.main and "__main__" in (birth.place.lease.runner.partition(":")[0], birth.place.lease.center.partition(":")[0]):
+    if birth.place.main and "__main__" in (
+        birth.place.lease.runner.partition(":")[0],
+        birth.place.lease.center.partition(":")[0],
+    ):
         _rerun_main(birth.place.main)
     _begin(birth, Slot.mapped(birth.slot_fd))
 

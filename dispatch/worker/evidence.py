@@ -6,7 +6,6 @@ import traceback
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
 from dispatch.terms.errors import GiveUp, RetryLater
 from dispatch.terms.outcome import Fault
@@ -68,14 +67,14 @@ def _traceback(error: BaseException) -> str:
         return clip(f"{lines}{type(error).__qualname__} (formatting it raised {type(other).__name__})")
 
 
-def _plain_args(error: BaseException) -> Raw | None:
+def _plain_args(error: BaseException) -> bytes:
     """The exception's arguments where they are plain and short, so that it can be made again from them."""
     args: Any = getattr(error, "args", None)
     try:
         data = encode(tuple(args))
     except BaseException:  # noqa: BLE001  (arguments may be anything; without them the message stands in)
-        return None
-    return Raw(data) if len(data) <= LONGEST else None
+        return b""
+    return data if len(data) <= LONGEST else b""
 
 
 def _exit_code(error: BaseException) -> int | None:

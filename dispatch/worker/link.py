@@ -33,4 +33,4 @@ def answer_value(answer: Answer, kind: Any) -> Any:
     """What a centre's method returned, in the type that the runner's Protocol says; raises what it raised."""
     if answer.fault is not None:
         raise Failed(fault=answer.fault).error()
-    return decoder_for(kind).decode(answer.value or b"\xc0")
+    return decoder_for(kind).decode(answer.value)

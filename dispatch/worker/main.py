@@ -50,7 +50,14 @@ def run_process(place: Place, life: int, *, slot: Slot, capture_fd: int, stack_f
         os._exit(code)
 
 
-def serve(lease: Lease, line: Line, slot: Slot, *, capture: Capture | None = None, targets: tuple[Any, Any] | None = None) -> int:
+def serve(
+    lease: Lease,
+    line: Line,
+    slot: Slot,
+    *,
+    capture: Capture | None = None,
+    targets: tuple[Any, Any] | None = None,
+) -> int:
     """Make a runner ready and run its lane to the end; the exit code. `targets` are runner and centre, else imported.
 
     What fails before the lane is ready is told to the centre as NotReady.
@@ -80,7 +87,16 @@ def _not_ready(error: BaseException, line: Line, capture: Capture | None) -> int
     return 0
 
 
-def _lane(lease: Lease, runner: Runner[Any], described: Description, codec: Codec, *, line: Line, slot: Slot, capture: Capture | None) -> Callable[[], None]:
+def _lane(
+    lease: Lease,
+    runner: Runner[Any],
+    described: Description,
+    codec: Codec,
+    *,
+    line: Line,
+    slot: Slot,
+    capture: Capture | None,
+) -> Callable[[], None]:
     if not described.is_async:
         return SyncLane(runner, described, codec, line=line, slot=slot, seed=lease.seed, capture=capture).run
     # An event loop costs 40 ms of imports: only runners that need one pay.

@@ -164,7 +164,11 @@ class Nanny:
         if self._runner and now > self._pulse_at:
             self._pulse_at = now + PULSE
             self._line.send(frames.Pulse(seq if since else 0, since, memory_of(self._runner)[0]))
-        if self._runner and self._place.memory_limit is not None and memory_of(self._runner)[1] > self._place.memory_limit:
+        if (
+            self._runner
+            and self._place.memory_limit is not None
+            and memory_of(self._runner)[1] > self._place.memory_limit
+        ):
             self._end("memory")
 
     def _too_late(self, seq: int, since: float, deadline: float) -> None:
@@ -172,7 +176,11 @@ class Nanny:
         before = os.fstat(self._stack).st_size
         self._signal(signal.SIGUSR1)
         until = monotonic() + STACK_WAIT
-        while os.fstat(self._stack).st_size == before and monotonic() < until and self._slot.read()[2] == deadline:
+        while (
+            os.fstat(self._stack).st_size == before
+            and monotonic() < until
+            and self._slot.read()[2] == deadline
+        ):
             sleep(0.001)
         self._signal(signal.SIGSTOP)
         _pid, status = os.waitpid(self._runner, os.WUNTRACED)
@@ -211,7 +219,9 @@ class Nanny:
         self._runner = 0
         kill_tree(runner)
         seq, since, _ = slot.read()
-        stalled = since and at - since > TICK  # a task that holds an async lane's loop, not one that just got it
+        stalled = (
+            since and at - since > TICK
+        )  # a task that holds an async lane's loop, not one that just got it
         blamed = slot.blamed if slot.blamed and not stalled else seq if since else 0
         code = os.waitstatus_to_exitcode(status)
         told = frames.Ended(

@@ -34,6 +34,15 @@ def unpack(work: frames.Work[Any], parcel: Parcel) -> list[tuple[int, float | No
     found: list[tuple[int, float | None, Shard[Any]]] = []
     for offset, (index, payload) in enumerate(zip(work.indexes, work.payloads, strict=True)):
         limit = work.timeouts.get(offset, work.timeout)
-        shard = Shard(payload, work.ids.get(offset, str(index)), limit, None, index, work.attempts.get(offset, 1), parcel, offset)
+        shard = Shard(
+            payload,
+            work.ids.get(offset, str(index)),
+            limit,
+            None,
+            index,
+            work.attempts.get(offset, 1),
+            parcel,
+            offset,
+        )
         found.append((work.first + offset, limit, shard))
     return found

@@ -91,14 +91,20 @@ def describe(target: Target) -> Description:
 def _describe_runner(runner: type[Any]) -> Description:
     name = runner.__qualname__
     if not issubclass(runner, Runner):
-        raise RunnerError(name, "it is a class, but not a Runner", "subclass dispatch.Runner, or pass a function")
+        raise RunnerError(
+            name, "it is a class, but not a Runner", "subclass dispatch.Runner, or pass a function"
+        )
     if runner.do_run is Runner.do_run:
-        raise RunnerError(name, "it has no do_run", "define do_run(self, shard), or async def do_run(self, shard)")
+        raise RunnerError(
+            name, "it has no do_run", "define do_run(self, shard), or async def do_run(self, shard)"
+        )
     if not isinstance(runner.concurrency, int) or runner.concurrency < 1:
         raise RunnerError(name, f"concurrency is {runner.concurrency!r}", "it must be a whole number from 1")
     is_async = inspect.iscoroutinefunction(runner.do_run)
     if runner.concurrency > 1 and not is_async:
-        raise RunnerError(name, f"concurrency is {runner.concurrency}, but do_run is not async", "write async def do_run")
+        raise RunnerError(
+            name, f"concurrency is {runner.concurrency}, but do_run is not async", "write async def do_run"
+        )
     hints = _hints(runner.do_run, name)
     parameters = list(inspect.signature(runner.do_run).parameters)
     if len(parameters) < 2:
@@ -176,8 +182,15 @@ def _questions(runner: type[Runner[Any]]) -> dict[str, Any]:
     for base in getattr(runner, "__orig_bases__", ()):
         if get_origin(base) is Runner and isinstance(get_args(base)[0], type):
             methods = vars(get_args(base)[0]).items()
-            public = {name: method for name, method in methods if inspect.isfunction(method) and not name.startswith("_")}
-            return {name: _known(_hints(method, f"{runner.__qualname__}'s {name}").get("return", Any)) for name, method in public.items()}
+            public = {
+                name: method
+                for name, method in methods
+                if inspect.isfunction(method) and not name.startswith("_")
+            }
+            return {
+                name: _known(_hints(method, f"{runner.__qualname__}'s {name}").get("return", Any))
+                for name, method in public.items()
+            }
     return {}
 
 
@@ -190,7 +203,9 @@ def as_runner(target: Target) -> type[Runner[Any]]:
     if described.is_async:
 
         async def do_run(self: Runner[Any], shard: Shard[Any]) -> Any:
-            return await (target(shard.payload, self.shared_param) if described.takes_shared else target(shard.payload))
+            return await (
+                target(shard.payload, self.shared_param) if described.takes_shared else target(shard.payload)
+            )
 
     elif described.takes_shared:
 
@@ -215,12 +230,22 @@ def reference(target: Any) -> str:
     if not module or not qualname:
         raise RunnerError(repr(target), "it has no importable name", "pass a class or a function of a module")
     if "<lambda>" in qualname:
-        raise RunnerError(qualname, "a lambda has no name that workers could import", "write a def in a module")
+        raise RunnerError(
+            qualname, "a lambda has no name that workers could import", "write a def in a module"
+        )
     if "<locals>" in qualname:
-        raise RunnerError(qualname, "it is defined inside a function, where workers cannot import it", "move it to the top of a module")
+        raise RunnerError(
+            qualname,
+            "it is defined inside a function, where workers cannot import it",
+            "move it to the top of a module",
+        )
     main = sys.modules.get("__main__")
     if module == "__main__" and not getattr(main, "__file__", None):
-        raise RunnerError(qualname, "it is defined in an interactive __main__ that workers cannot import", "move it to a module")
+        raise RunnerError(
+            qualname,
+            "it is defined in an interactive __main__ that workers cannot import",
+            "move it to a module",
+        )
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
         found = getattr(found, part, None)

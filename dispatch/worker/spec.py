@@ -36,5 +36,3 @@ class Place(Struct, frozen=True, kw_only=True):
     asked_at: float = 0.0  # wall time; a process that started earlier has served somebody else
     main: str = ""  # the parent's __main__ file
     paths: list[str] = field(default_factory=list)
-
-

@@ -41,7 +41,17 @@ PROGRESS_EVERY = 0.05  # seconds
 class SyncLane:
     """One runner, one shard at a time, on the calling thread."""
 
-    def __init__(self, runner: Runner[Any], described: Description, codec: Codec, *, line: Line, slot: Slot, seed: int, capture: Capture | None) -> None:
+    def __init__(
+        self,
+        runner: Runner[Any],
+        described: Description,
+        codec: Codec,
+        *,
+        line: Line,
+        slot: Slot,
+        seed: int,
+        capture: Capture | None,
+    ) -> None:
         self._runner, self._described, self._codec = runner, described, codec
         self._line, self._slot, self._capture, self._seed = line, slot, capture, seed
         self._buffer = bytearray()
@@ -82,7 +92,12 @@ class SyncLane:
 
     def _work(self, work: frames.Work[Any], origin: Parcel) -> None:
         """Run a frame's shards. One function because it is the fast path: a call per shard costs as much as a shard."""
-        do_run, encode_into, fence, memory = self._runner.do_run, self._codec.encode_into, self._slot.words, self._slot.memory
+        do_run, encode_into, fence, memory = (
+            self._runner.do_run,
+            self._codec.encode_into,
+            self._slot.words,
+            self._slot.memory,
+        )
         first, indexes, buffer, capture = work.first, work.indexes, self._buffer, self._capture
         ids = list(map(str, indexes))
         plain = not (work.ids or work.attempts or work.timeouts)
@@ -106,7 +121,9 @@ class SyncLane:
             try:
                 if type(payload) is Raw:
                     payload = self._codec.decode_payload(payload)  # noqa: PLW2901  (the frame did not fit: find the culprit)
-                value = do_run(Shard(payload, ids[offset], limit, None, indexes[offset], attempt, origin, offset))
+                value = do_run(
+                    Shard(payload, ids[offset], limit, None, indexes[offset], attempt, origin, offset)
+                )
                 ended = monotonic()
                 encode_into((seq, now, ended - now, value), buffer)
             except BaseException as error:  # noqa: BLE001  (a shard's error is its own; the lane goes on)
@@ -140,7 +157,9 @@ class SyncLane:
 
         Only from inside do_run: anywhere else the buffer may be half written.
         """
-        while frame is not None and (frame.f_back is None or frame.f_back.f_code is not SyncLane._work.__code__):
+        while frame is not None and (
+            frame.f_back is None or frame.f_back.f_code is not SyncLane._work.__code__
+        ):
             frame = frame.f_back
         runs = getattr(self._runner.do_run, "__code__", None)
         if frame is not None and frame.f_code is runs and not self._line.busy:
