@@ -83,6 +83,7 @@ class Opening:
             seed=config.seed,
             cancel_grace=config.policy.cancel_grace,
             isolation=config.policy.isolation,
+            memory_limit=config.policy.memory_limit,
             concurrency=0 if center.needs_import else 1,
         )
         start = Start(
@@ -91,7 +92,6 @@ class Opening:
             targets=(target, type(center)),
             env=config.env,
             startup_timeout=config.policy.startup_timeout,
-            memory_limit=config.policy.memory_limit,
         )
         return Seat(start, self._codecs[told.name], told.name)
 

@@ -32,7 +32,7 @@ from dispatch.terms.shard import Entry
 from dispatch.wire import frames
 from dispatch.wire.calls import CallTable
 from dispatch.wire.frames import FrameError
-from dispatch.worker.evidence import fault_of
+from dispatch.worker.evidence import fault_of, own_stack
 
 __all__ = ("DoorLike", "Session")
 
@@ -582,7 +582,7 @@ def _evidence(ended: frames.Ended) -> Fault:
     return Fault(
         cause=cause,
         message=message,
-        stack=ended.stack,
+        stack=own_stack(ended.stack),
         output=ended.output,
         signal=ended.signal,
         exit_code=ended.exit_code,

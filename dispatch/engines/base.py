@@ -28,7 +28,6 @@ class Start(Struct, frozen=True, kw_only=True):
     targets: tuple[Any, Any]
     env: dict[str, str]
     startup_timeout: float
-    memory_limit: int | None = None
 
 
 class Host(Protocol):
@@ -72,6 +71,10 @@ class Engine(ABC):
     @abstractmethod
     def kill(self, worker: int) -> None:
         """End a worker's life now, its whole tree with it. Answer: on_ended."""
+
+    @abstractmethod
+    def release(self, worker: int) -> None:
+        """A worker whose life has ended will not get another one: let go what was kept for it. No answer."""
 
     @abstractmethod
     async def aclose(self) -> None:

@@ -112,6 +112,9 @@ class InlineEngine(Engine):
             inmate.channel.abort()
             asyncio.get_running_loop().call_soon(self._over, worker, inmate, "killed")
 
+    def release(self, worker: int) -> None:
+        """Nothing is kept for a thread that has ended."""
+
     async def aclose(self) -> None:
         for inmate in list(self._workers.values()):
             inmate.ended = True

@@ -247,7 +247,6 @@ class ProcessEngine(Engine):
             lease=start.lease,
             env=start.env,
             startup_timeout=start.startup_timeout,
-            memory_limit=start.memory_limit,
             asked_at=time.time(),
             main=getattr(sys.modules["__main__"], "__file__", None) or "",
             paths=sys.path,
@@ -267,6 +266,13 @@ class ProcessEngine(Engine):
         held = self._workers.get(worker)
         if held is not None and held.nanny is not None:
             held.nanny.send(frames.Kill())
+
+    def release(self, worker: int) -> None:
+        held = self._workers.get(worker)
+        if held is not None:
+            held.leaving = True
+            if held.nanny is not None and held.greeted:
+                held.nanny.send(frames.Stop())
 
     async def aclose(self) -> None:
         workers = list(self._workers.values())

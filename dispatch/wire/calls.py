@@ -49,6 +49,12 @@ class Calls:
         return Call(self._next, method, Raw(encode(args)), Raw(encode(kwargs)))
 
 
+    def renumber(self, question: Call) -> Call:
+        """A question that somebody else asked through us, with an id of ours."""
+        self._next += 1
+        return Call(self._next, question.method, question.args, question.kwargs)
+
+
 class CallTable:
     """What one centre answers."""
 

@@ -28,13 +28,13 @@ from dispatch.terms.shard import Shard
 from dispatch.wire import frames
 from dispatch.wire.calls import Calls
 from dispatch.wire.channel import Channel
-from dispatch.wire.codec import Codec, NotDeliverable, undeliverable
-from dispatch.wire.line import FRAME_SLACK, Line
+from dispatch.wire.codec import NotDeliverable, undeliverable
+from dispatch.wire.line import FRAME_SLACK
+from dispatch.worker.duty import Duty
 from dispatch.worker.evidence import clip, fault_of
 from dispatch.worker.link import Link, answer_value
-from dispatch.worker.output import HEAD, TAIL, Capture
+from dispatch.worker.output import HEAD, TAIL
 from dispatch.worker.parcel import Parcel, unpack
-from dispatch.worker.runner import Description, Runner
 from dispatch.worker.slot import Slot
 
 __all__ = ("AsyncLane", "run_async")
@@ -78,22 +78,11 @@ def run_async(main: Callable[[], Any]) -> None:
 class AsyncLane:
     """One runner, `concurrency` shards at once."""
 
-    def __init__(
-        self,
-        runner: Runner[Any],
-        described: Description,
-        codec: Codec,
-        *,
-        line: Line,
-        slot: Slot,
-        seed: int,
-        capture: Capture | None,
-        cancel_grace: float,
-        concurrency: int,
-    ) -> None:
-        self._runner, self._described, self._codec = runner, described, codec
-        self._line, self._slot, self._capture, self._seed = line, slot, capture, seed
-        self._cancel_grace, self._concurrency = cancel_grace, concurrency
+    def __init__(self, duty: Duty) -> None:
+        self._runner, self._described, self._codec = duty.runner, duty.described, duty.codec
+        self._line, self._slot, self._capture, self._seed = duty.line, duty.slot, duty.capture, duty.lease.seed
+        self._cancel_grace = duty.lease.cancel_grace
+        self._concurrency = duty.lease.concurrency or duty.described.concurrency
         self._waiting: deque[tuple[int, float | None, Shard[Any]]] = deque()
         self._running: dict[int, _Running] = {}
         self._deadlines: list[tuple[float, int]] = []
@@ -104,8 +93,8 @@ class AsyncLane:
         self._asked: dict[int, asyncio.Future[frames.Answer]] = {}
         self._leaving = asyncio.Event()
         self._bye = False
-        runner.center = Link(self.ask)
-        runner._report = self._progress
+        duty.runner.center = Link(self.ask)
+        duty.runner._report = self._progress
 
     async def run(self) -> None:
         """Set up, serve until the centre says goodbye or is gone, tear down. Raises what `setup` raises."""

@@ -101,7 +101,7 @@ def _begin(birth: Birth, slot: Slot) -> NoReturn:
     die_with_parent(birth.nanny)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
-    keep = {0, birth.output_fd, birth.stack_fd, birth.slot_fd}
+    keep = {0, birth.output_fd, birth.stack_fd}  # the slot is mapped by now
     os.dup2(birth.output_fd, 1)
     os.dup2(birth.output_fd, 2)
     _close_others(keep | {1, 2})

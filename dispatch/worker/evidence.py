@@ -11,7 +11,7 @@ from dispatch.terms.errors import GiveUp, RetryLater
 from dispatch.terms.outcome import Fault
 from dispatch.wire.codec import encode
 
-__all__ = ("LONGEST", "clip", "fault_of", "startup_fault")
+__all__ = ("LONGEST", "clip", "fault_of", "own_stack", "startup_fault")
 
 LONGEST = 16 * 1024  # characters of a message or a traceback
 
@@ -46,6 +46,20 @@ def fault_of(error: BaseException, *, output: str = "", rebuild: bool = True) ->
 def startup_fault(error: BaseException, *, output: str = "") -> Fault:
     """A failure to get ready, as a fault that says where it happened."""
     return msgspec.structs.replace(fault_of(error, output=output), cause="startup", final=True, after=None)
+
+
+def own_stack(text: str) -> str:
+    """faulthandler's dump without our own frames and what called them: the user's part, innermost first."""
+    kept: list[str] = []
+    ours = False
+    for line in text.splitlines():
+        if line.startswith("  File "):
+            ours = ours or "/dispatch/worker/" in line
+        else:
+            ours = line.startswith("Extension modules")
+        if not ours:
+            kept.append(line)
+    return "\n".join(kept).strip()
 
 
 def _message(error: BaseException) -> str:

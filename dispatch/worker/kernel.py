@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from time import monotonic, sleep
 
-__all__ = ("become_subreaper", "die_with_parent", "kill_tree", "memory_of", "started_at", "thread_count")
+__all__ = ("become_subreaper", "children", "die_with_parent", "kill_tree", "memory_of", "started_at", "thread_count")
 
 _LINUX = sys.platform == "linux"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -73,10 +74,10 @@ def memory_of(pid: int) -> tuple[int, int]:
     return resident * _PAGE, (resident - shared) * _PAGE
 
 
-def kill_tree(group: int, *, within: float = 2.0, spare: int = 0) -> bool:
+def kill_tree(group: int, *, within: float = 2.0, spare: Collection[int] = ()) -> bool:
     """Kill and reap a process group and all our children until none is left, orphans that reach us included.
 
-    False if something could not be killed `within` so many seconds. The process `spare` and what it started stay.
+    False if something could not be killed `within` so many seconds. Processes in `spare` stay.
     """
     with suppress(ProcessLookupError, PermissionError):
         if group > 1:
@@ -84,11 +85,11 @@ def kill_tree(group: int, *, within: float = 2.0, spare: int = 0) -> bool:
     until = monotonic() + within
     pause = 0.0002
     while True:
-        children = [pid for pid in _children() if pid != spare]
-        for pid in children:
+        found = [pid for pid in children() if pid not in spare]
+        for pid in found:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if not _reap(children) and not children:
+        if not _reap(found) and not found:
             return True
         if monotonic() > until:
             return False
@@ -96,16 +97,17 @@ def kill_tree(group: int, *, within: float = 2.0, spare: int = 0) -> bool:
         pause = min(0.01, pause * 2)
 
 
-def _reap(children: list[int]) -> bool:
+def _reap(pids: list[int]) -> bool:
     """Collect those that are dead; whether there was one."""
     found = False
-    for pid in children:
+    for pid in pids:
         with suppress(ChildProcessError):
             found = os.waitpid(pid, os.WNOHANG)[0] != 0 or found
     return found
 
 
-def _children() -> list[int]:
+def children() -> list[int]:
+    """The processes whose parent we are; orphans that reached us included. Empty where not known."""
     if not _LINUX:
         return []
     me = os.getpid()

@@ -9,7 +9,7 @@ import faulthandler
 import os
 import signal
 import sys
-from collections.abc import Callable
+import traceback
 from contextlib import suppress
 from typing import Any
 
@@ -18,12 +18,12 @@ from dispatch.wire import frames
 from dispatch.wire.codec import Codec
 from dispatch.wire.line import FRAME_SLACK, Line
 from dispatch.wire.shared import restore
+from dispatch.worker.duty import Duty
 from dispatch.worker.evidence import startup_fault
 from dispatch.worker.output import Capture
-from dispatch.worker.runner import Description, Runner, as_runner, describe, load
+from dispatch.worker.runner import Description, as_runner, describe, load
 from dispatch.worker.slot import Slot
 from dispatch.worker.spec import Lease, Place
-from dispatch.worker.sync_lane import SyncLane
 
 __all__ = ("run_process", "serve")
 
@@ -39,11 +39,13 @@ def run_process(place: Place, life: int, *, slot: Slot, capture_fd: int, stack_f
         faulthandler.register(signal.SIGUSR1, stack_fd, all_threads=True)
         line = Line.connect(place.address, limit=place.lease.limit + FRAME_SLACK)
         line.send(frames.Connect(place.token, "runner", place.number, os.getpid(), life))
-        code = serve(place.lease, line, slot, capture=capture)
-    except OSError:
+        code = serve(place.lease, line, slot, capture=capture, stack_fd=stack_fd)
+    except ConnectionError:
         code = 0  # the centre is gone, and with it whoever would want to know
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:  # noqa: BLE001  (the outermost frame; a teardown that raises ends up here)
+        traceback.print_exc()
     finally:
         with suppress(Exception):
             sys.stdout.flush()
@@ -56,6 +58,7 @@ def serve(
     slot: Slot,
     *,
     capture: Capture | None = None,
+    stack_fd: int = -1,
     targets: tuple[Any, Any] | None = None,
 ) -> int:
     """Make a runner ready and run its lane to the end; the exit code. `targets` are runner and centre, else imported.
@@ -68,13 +71,18 @@ def serve(
         codec = Codec(described.name, described.payload_type, described.value_type, limit=lease.limit)
         runner = as_runner(target)()
         runner.shared_param = _shared_param(lease, described, center)
-        run = _lane(lease, runner, described, codec, line=line, slot=slot, capture=capture)
-        run()
-    except OSError as error:
-        if slot.serving:
-            raise
-        return _not_ready(error, line, capture)
-    except BaseException as error:  # noqa: BLE001  (the outermost frame: whatever a user's import or setup raises)
+        duty = Duty(
+            lease=lease,
+            runner=runner,
+            described=described,
+            codec=codec,
+            line=line,
+            slot=slot,
+            capture=capture,
+            stack_fd=stack_fd,
+        )
+        _run_lane(duty)
+    except BaseException as error:
         if slot.serving:
             raise
         return _not_ready(error, line, capture)
@@ -87,35 +95,20 @@ def _not_ready(error: BaseException, line: Line, capture: Capture | None) -> int
     return 0
 
 
-def _lane(
-    lease: Lease,
-    runner: Runner[Any],
-    described: Description,
-    codec: Codec,
-    *,
-    line: Line,
-    slot: Slot,
-    capture: Capture | None,
-) -> Callable[[], None]:
-    if not described.is_async:
-        return SyncLane(runner, described, codec, line=line, slot=slot, seed=lease.seed, capture=capture).run
-    # An event loop costs 40 ms of imports: only runners that need one pay.
-    from dispatch.worker.async_lane import AsyncLane, run_async
+def _run_lane(duty: Duty) -> None:
+    # Lanes are imported when they are wanted: an event loop alone costs 40 ms of imports.
+    if duty.lease.isolation == "fork" and duty.stack_fd >= 0:
+        from dispatch.worker.fork import ForkLane
 
-    async def run() -> None:
-        await AsyncLane(
-            runner,
-            described,
-            codec,
-            line=line,
-            slot=slot,
-            seed=lease.seed,
-            capture=capture,
-            cancel_grace=lease.cancel_grace,
-            concurrency=lease.concurrency or described.concurrency,
-        ).run()
+        ForkLane(duty).run()
+    elif duty.described.is_async:
+        from dispatch.worker.async_lane import AsyncLane, run_async
 
-    return lambda: run_async(run)
+        run_async(AsyncLane(duty).run)
+    else:
+        from dispatch.worker.sync_lane import SyncLane
+
+        SyncLane(duty).run()
 
 
 def _shared_param(lease: Lease, described: Description, center: Any) -> Any:

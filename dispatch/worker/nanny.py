@@ -58,6 +58,7 @@ class Nanny:
     def __init__(self, place: Place, line: Line) -> None:
         self._place, self._line = place, line
         self._forks = thread_count() == 1
+        self._memory_limit = None if place.lease.isolation == "fork" else place.lease.memory_limit
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         become_subreaper()
@@ -164,11 +165,8 @@ class Nanny:
         if self._runner and now > self._pulse_at:
             self._pulse_at = now + PULSE
             self._line.send(frames.Pulse(seq if since else 0, since, memory_of(self._runner)[0]))
-        if (
-            self._runner
-            and self._place.memory_limit is not None
-            and memory_of(self._runner)[1] > self._place.memory_limit
-        ):
+        limit = self._memory_limit
+        if self._runner and limit is not None and memory_of(self._runner)[1] > limit:
             self._end("memory")
 
     def _too_late(self, seq: int, since: float, deadline: float) -> None:

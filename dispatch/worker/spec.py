@@ -20,6 +20,7 @@ class Lease(Struct, frozen=True, kw_only=True):
     seed: int = 0
     cancel_grace: float = 0.1
     isolation: str = "worker"
+    memory_limit: int | None = None  # private bytes, of the worker, or under "fork" of a shard
     concurrency: int = 0  # 0: what the runner class says
 
 
@@ -32,7 +33,6 @@ class Place(Struct, frozen=True, kw_only=True):
     lease: Lease
     env: dict[str, str] = field(default_factory=dict)
     startup_timeout: float = 60.0
-    memory_limit: int | None = None
     asked_at: float = 0.0  # wall time; a process that started earlier has served somebody else
     main: str = ""  # the parent's __main__ file
     paths: list[str] = field(default_factory=list)

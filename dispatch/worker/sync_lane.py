@@ -21,14 +21,12 @@ from msgspec import Raw
 from dispatch.terms.shard import Shard
 from dispatch.wire import frames
 from dispatch.wire.calls import Calls
-from dispatch.wire.codec import Codec, NotDeliverable, undeliverable
-from dispatch.wire.line import Line
+from dispatch.wire.codec import NotDeliverable, undeliverable
+from dispatch.worker.duty import Duty
 from dispatch.worker.evidence import fault_of
 from dispatch.worker.link import Link, answer_value
-from dispatch.worker.output import Capture
 from dispatch.worker.parcel import Parcel
-from dispatch.worker.runner import Description, Runner
-from dispatch.worker.slot import FENCE, RUN, Slot
+from dispatch.worker.slot import FENCE, RUN
 
 __all__ = ("FLUSH_AFTER", "PATIENCE", "SyncLane")
 
@@ -41,19 +39,9 @@ PROGRESS_EVERY = 0.05  # seconds
 class SyncLane:
     """One runner, one shard at a time, on the calling thread."""
 
-    def __init__(
-        self,
-        runner: Runner[Any],
-        described: Description,
-        codec: Codec,
-        *,
-        line: Line,
-        slot: Slot,
-        seed: int,
-        capture: Capture | None,
-    ) -> None:
-        self._runner, self._described, self._codec = runner, described, codec
-        self._line, self._slot, self._capture, self._seed = line, slot, capture, seed
+    def __init__(self, duty: Duty) -> None:
+        self._runner, self._described, self._codec = duty.runner, duty.described, duty.codec
+        self._line, self._slot, self._capture, self._seed = duty.line, duty.slot, duty.capture, duty.lease.seed
         self._buffer = bytearray()
         self._held = 0
         self._backlog: list[tuple[Any, bytes | bytearray]] = []
@@ -61,12 +49,15 @@ class SyncLane:
         self._asking = threading.RLock()
         self._seq = 0
         self._progressed = 0.0
-        runner.center = Link(self.ask)
-        runner._report = self._progress
+        duty.runner.center = Link(self.ask)
+        duty.runner._report = self._progress
 
     def run(self) -> None:
         """Set up, serve until the centre says goodbye or is gone, tear down. Raises what `setup` raises."""
         _finish(self._runner.setup())
+        self._prepare()
+        if self._capture is not None and self._capture.size():
+            self._printed(0)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGUSR2, self._poked)
             signal.siginterrupt(signal.SIGUSR2, False)
@@ -83,6 +74,9 @@ class SyncLane:
             elif isinstance(frame, frames.Bye):
                 _finish(self._runner.teardown())
                 return
+
+    def _prepare(self) -> None:
+        """What a lane does between `setup` and its first shard."""
 
     def _next(self) -> tuple[Any, bytes | bytearray] | None:
         if self._backlog:
@@ -189,11 +183,14 @@ class SyncLane:
 
     def ask(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Ask the centre and wait. Raises what its method raises; SystemExit if the centre is gone."""
+        question = self._calls.ask(method, args, kwargs)
+        return answer_value(self._exchange(question), self._described.questions.get(method, Any))
+
+    def _exchange(self, question: frames.Call) -> frames.Answer:
         with self._asking:
             if threading.current_thread() is threading.main_thread():
                 self.flush()
-            call = self._calls.ask(method, args, kwargs)
-            self._line.send(call)
+            self._line.send(question)
             while True:
                 body = self._line.receive()
                 if body is None:
@@ -201,8 +198,8 @@ class SyncLane:
                 frame = self._codec.work(body)
                 if not isinstance(frame, frames.Answer):
                     self._backlog.append((frame, body))
-                elif frame.call == call.call:
-                    return answer_value(frame, self._described.questions.get(method, Any))
+                elif frame.call == question.call:
+                    return frame
 
 
 def _finish(result: Any) -> None:
