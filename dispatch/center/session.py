@@ -239,6 +239,7 @@ class Session:
 
     def withdraw(self, entry: Entry) -> None:
         """Stop one shard, wherever it is; it settles as Cancelled, or as Done if that came first."""
+        entry.withdrawn = True
         if self.queue.withdraw(entry):
             self._settle(entry.origin.door, [Cancelled(entry=entry)])
             return
@@ -455,14 +456,13 @@ class Session:
     # What is decided is done.
 
     def _judge(self, entry: Entry, fault: Fault, *, started: float, seconds: float) -> None:
-        door = self.doors.get(entry.origin.door)
         decision = judge(
             entry, fault, self.policy, started=started, seconds=seconds, roll=self._random.random()
         )
         match decision:
             case Settle():
                 self._settle(entry.origin.door, [Failed(fault=fault, entry=entry)])
-            case Again() if door is None or door.stopping or self.draining:
+            case Again() if self._is_unwanted(entry):
                 self._settle(entry.origin.door, [Cancelled(entry=entry)])
             case Again(wait=wait):
                 attempt = len(entry.history)
@@ -478,12 +478,16 @@ class Session:
         """Shards that were assigned and did not run: ready again, unless nobody wants them any more."""
         again: list[Entry] = []
         for entry in entries:
-            door = self.doors.get(entry.origin.door)
-            if door is None or door.stopping or self.draining:
+            if self._is_unwanted(entry):
                 self._settle(entry.origin.door, [Cancelled(entry=entry)])
             else:
                 again.append(entry)
         self.queue.put_back(again)
+
+    def _is_unwanted(self, entry: Entry) -> bool:
+        """Whether a shard must not run again: its submitter or its door has gone, or no new shard may start."""
+        door = self.doors.get(entry.origin.door)
+        return entry.withdrawn or door is None or door.stopping or self.draining
 
     def _settle(
         self, key: int, outcomes: list[Any], *, size: int = 0, seat: Seat | None = None, seconds: float = 0.0

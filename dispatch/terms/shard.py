@@ -100,6 +100,7 @@ class Entry(Struct, eq=False, gc=False):
     special: bool = False  # travels with more than its index and payload: an id, a timeout, a later attempt
     alone: bool = False  # runs with nothing else in its worker, to see whether it is what kills workers
     reused: bool = False
+    withdrawn: bool = False  # its submitter has gone: it must not run again
     charged: int = 0  # attempts charged to the retry budget
     deaths: int = 0  # attempts charged to the crash budget
     history: tuple[Any, ...] = ()
