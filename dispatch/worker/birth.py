@@ -21,7 +21,7 @@ from dispatch.worker.main import run_process
 from dispatch.worker.slot import Slot
 from dispatch.worker.spec import Place
 
-__all__ = ("Birth", "fork_runner", "spawn_runner", "spawned")
+__all__ = ("Birth", "close_others", "fork_runner", "spawn_runner", "spawned")
 
 _BOOT = "from dispatch.worker.birth import spawned; spawned()"
 
@@ -104,7 +104,7 @@ def _begin(birth: Birth, slot: Slot) -> NoReturn:
     keep = {0, birth.output_fd, birth.stack_fd}  # the slot is mapped by now
     os.dup2(birth.output_fd, 1)
     os.dup2(birth.output_fd, 2)
-    _close_others(keep | {1, 2})
+    close_others(keep | {1, 2})
     for number in (signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
@@ -114,7 +114,8 @@ def _begin(birth: Birth, slot: Slot) -> NoReturn:
     raise AssertionError("run_process does not return")
 
 
-def _close_others(keep: set[int]) -> None:
+def close_others(keep: set[int]) -> None:
+    """Close every descriptor of this process but those in `keep`."""
     try:
         fds = [int(fd) for fd in os.listdir("/dev/fd")]
     except OSError:

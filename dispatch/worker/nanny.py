@@ -18,7 +18,7 @@ from typing import NoReturn
 from dispatch.wire import frames
 from dispatch.wire.codec import control_decoder, decoder_for
 from dispatch.wire.line import FRAME_SLACK, Line
-from dispatch.worker.birth import Birth, fork_runner, spawn_runner
+from dispatch.worker.birth import Birth, close_others, fork_runner, spawn_runner
 from dispatch.worker.kernel import become_subreaper, kill_tree, memory_of, started_at, thread_count
 from dispatch.worker.output import nameless_file, read_tail, trim
 from dispatch.worker.slot import Slot
@@ -248,7 +248,7 @@ class Nanny:
         kill_tree(self._runner)
         # anyio kills us when it sees the end of this pipe. Exiting first would race with it: who collects our exit?
         parent = os.getppid()
-        os.close(1)
+        close_others(set())  # not fd 1 alone: uvloop leaves the original of the pipe open beside it
         until = monotonic() + 1.0
         while os.getppid() == parent and monotonic() < until:
             sleep(0.005)
