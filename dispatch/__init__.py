@@ -9,10 +9,14 @@ if TYPE_CHECKING:
     from dispatch.center.base import DispatchCenter as DispatchCenter
     from dispatch.center.data_parallel import DataParallelDispatchCenter as DataParallelDispatchCenter
     from dispatch.center.dummy import DummyDispatchCenter as DummyDispatchCenter
-    from dispatch.center.functions import map as map, stream as stream
+    from dispatch.center.functions import map as map
+    from dispatch.center.functions import stream as stream
     from dispatch.center.local import LocalDispatchCenter as LocalDispatchCenter
-    from dispatch.center.registry import RunnerType as RunnerType, register as register
-    from dispatch.terms.config import DispatchConfig as DispatchConfig, Policy as Policy, Retry as Retry
+    from dispatch.center.registry import RunnerType as RunnerType
+    from dispatch.center.registry import register as register
+    from dispatch.terms.config import DispatchConfig as DispatchConfig
+    from dispatch.terms.config import Policy as Policy
+    from dispatch.terms.config import Retry as Retry
     from dispatch.terms.errors import *  # noqa: F403  (the error tree is public as a whole)
     from dispatch.terms.event import *  # noqa: F403  (so are the events)
     from dispatch.terms.outcome import *  # noqa: F403  (and the outcomes)

@@ -236,11 +236,11 @@ class DispatchCenter(ABC, Generic[P, R]):
 
     def drain(self) -> None:
         """Start no new shard: what waits is Cancelled, what runs goes on. Raises CenterClosed if not open."""
-        self._need_open("drain").drain()
+        self._need_open("drain").session.drain()
 
     def snapshot(self) -> Snapshot:
         """Counts, rates, and what each worker does now. Raises CenterClosed if not open."""
-        return self._need_open("snapshot").snapshot()
+        return self._need_open("snapshot").session.snapshot()
 
     async def events(self) -> AsyncIterator[Event]:
         """What happens, from now on, until the centre closes. Raises CenterClosed if not open."""

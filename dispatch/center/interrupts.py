@@ -13,10 +13,10 @@ __all__ = ("interrupts",)
 
 
 @asynccontextmanager
-async def interrupts(on_first: Callable[[], None], *, grace: float) -> AsyncIterator[CancelScope]:
+async def interrupts(on_first: Callable[[], None]) -> AsyncIterator[CancelScope]:
     """Within this block, the first SIGINT or SIGTERM calls `on_first`; the second cancels the scope it gives.
 
-    `grace` seconds after the first the scope is cancelled too. Only in the main thread.
+    Only in the main thread.
     """
     async with anyio.create_task_group() as tasks:
         with CancelScope() as scope:
@@ -28,7 +28,6 @@ async def interrupts(on_first: Callable[[], None], *, grace: float) -> AsyncIter
                         heard += 1
                         if heard == 1:
                             on_first()
-                            scope.deadline = anyio.current_time() + grace
                         else:
                             scope.cancel()
 

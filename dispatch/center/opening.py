@@ -7,19 +7,20 @@ import sys
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from itertools import count
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio import CancelScope
 
 from dispatch.center.interrupts import interrupts
-from dispatch.center.run import CallDoor, Outcomes, RunDoor, SourceDoor, StreamDoor
+from dispatch.center.run import Outcomes, RunDoor, SourceDoor, StreamDoor
 from dispatch.center.seat import Seat
 from dispatch.center.session import Session
+from dispatch.center.submit import CallDoor
 from dispatch.engines.base import Start
 from dispatch.record.bus import Bus
-from dispatch.terms.event import Closed, Event, Snapshot
+from dispatch.terms.errors import RunnerError
+from dispatch.terms.event import Closed, Event
 from dispatch.terms.outcome import Report
 from dispatch.wire.calls import CallTable
 from dispatch.wire.codec import Codec
@@ -78,7 +79,7 @@ class Opening:
             runner=reference(target) if center.needs_import else told.name,
             center=reference(declared) if center.needs_import and _customised(declared) else "",
             shared=None if self._shared is None else (self._shared.path, self._shared.size),
-            shared_type=_type_of(param) if center.needs_import else "",
+            shared_type=_type_of(param, needed=center.needs_import),
             limit=config.max_value_bytes,
             seed=config.seed,
             cancel_grace=config.policy.cancel_grace,
@@ -89,7 +90,7 @@ class Opening:
         start = Start(
             number=number,
             lease=lease,
-            targets=(target, type(center)),
+            targets=(target, type(center) if _customised(declared) else None),
             env=config.env,
             startup_timeout=config.policy.startup_timeout,
         )
@@ -127,7 +128,7 @@ class Opening:
         door: RunDoor[Any] = RunDoor(
             self.session, next(self._keys), self._codecs, config=self._center.config, collect=collect
         )
-        async with interrupts(self.session.drain, grace=self._center.config.policy.grace):
+        async with interrupts(self.session.drain):
             async with self._through(door, shards):
                 await door.finished()
         if door.error is not None:
@@ -164,25 +165,6 @@ class Opening:
             ):
                 await self._center.post_process(door.report())
 
-    def drain(self) -> None:
-        """See DispatchCenter.drain."""
-        self.session.drain()
-
-    def snapshot(self) -> Snapshot:
-        """See DispatchCenter.snapshot."""
-        session, now = self.session, monotonic()
-        seconds = now - session.opened_at
-        return Snapshot(
-            counts=dict(session.counts),
-            ready=session.queue.ready + len(session.queue.alone),
-            delayed=session.queue.delayed,
-            in_flight=sum(map(len, session.ledger.in_flight.values())),
-            seconds=seconds,
-            rate=sum(session.counts.values()) / seconds if seconds else 0.0,
-            draining=session.draining,
-            workers=tuple(seat.now(session.held(seat), now) for seat in session.seats.values()),
-        )
-
     async def events(self) -> AsyncIterator[Event]:
         """Events until the centre closes."""
         async for event in self.bus.events():
@@ -215,9 +197,14 @@ def _customised(center: type[Any]) -> bool:
     )
 
 
-def _type_of(param: Any) -> str:
+def _type_of(param: Any, *, needed: bool) -> str:
     """A reference to the class of a shared param that no annotation describes; "" for plain values."""
     kind = type(param)
     if param is None or kind.__module__ == "builtins" or kind.__module__ not in sys.modules:
         return ""
-    return reference(kind)
+    try:
+        return reference(kind)
+    except RunnerError:
+        if needed:
+            raise
+        return ""  # a local class, and workers that import nothing: they get plain values

@@ -9,116 +9,23 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from itertools import count, islice, repeat
+from itertools import islice
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
 import anyio
-from msgspec import Raw, Struct
 
+from dispatch.center.intake import Intake, by_runner
 from dispatch.center.session import Session
 from dispatch.terms.config import DispatchConfig
-from dispatch.terms.errors import CenterClosed, ConfigError, DuplicateShard, QueueFull
 from dispatch.terms.outcome import Cancelled, Done, Failed, Report, WorkerFigures
-from dispatch.terms.shard import Entry, Origin, Shard
-from dispatch.wire.codec import Codec, NotDeliverable, undeliverable
+from dispatch.wire.codec import Codec
 
-__all__ = ("CallDoor", "Outcomes", "RunDoor", "SourceDoor", "StreamDoor")
+__all__ = ("Outcomes", "RunDoor", "SourceDoor", "StreamDoor")
 
 BUNCH = 256  # shards read from a source before the event loop gets a turn
 
 R = TypeVar("R")
-
-
-class Taken(Struct):
-    """Shards that were put on the books: their encoded bytes, outcomes of those that cannot travel, and what ended it."""
-
-    entries: list[Entry]
-    failed: list[Failed]
-    size: int
-    error: ConfigError | None = None
-
-
-class Intake:
-    """Turns payloads and Shards into Entries. Knows the codecs, the supplied ids in use, and the bytes held."""
-
-    def __init__(self, key: int, codecs: dict[str, Codec]) -> None:
-        self._codecs = codecs
-        self._default = next(iter(codecs.values()))
-        self.origin = Origin(key, self._default.decode_payload)
-        self._origins = {name: Origin(key, codec.decode_payload) for name, codec in codecs.items()}
-        self._ids: set[str] = set()
-        self.read = 0
-
-    def take(self, payloads: list[Any], now: float) -> Taken:
-        """Put payloads on the books.
-
-        The happy path is a handful of C loops; a bunch with a Shard or an unencodable payload is taken one by one.
-        """
-        if Shard not in set(map(type, payloads)):
-            try:
-                raws = list(map(self._default.encode, payloads))
-            except NotDeliverable:
-                pass
-            else:
-                start, self.read = self.read, self.read + len(raws)
-                entries = list(map(Entry, count(start), map(Raw, raws), repeat(self.origin), repeat(now)))
-                return Taken(entries, [], sum(map(len, raws)))
-        taken = Taken([], [], 0)
-        for payload in payloads:
-            try:
-                entry, failed, size = self.one(payload, now)
-            except ConfigError as error:
-                taken.error = error
-                break
-            taken.size += size
-            if failed is None:
-                taken.entries.append(entry)
-            else:
-                taken.failed.append(failed)
-        return taken
-
-    def one(
-        self, payload: Any, now: float, *, timeout: float | None = None
-    ) -> tuple[Entry, Failed | None, int]:
-        """The entry for one payload or Shard, its outcome if it cannot travel, its encoded bytes.
-
-        Raises ConfigError if a Shard's fields make no sense, DuplicateShard if its id is in use.
-        """
-        shard = payload if isinstance(payload, Shard) else Shard(payload, timeout=timeout)
-        self._check(shard)
-        codec = self._codecs[shard.runner] if shard.runner else self._default
-        entry = Entry(
-            self.read, Raw(b"\xc0"), self._origins[codec.name], now, shard.id, shard.timeout, shard.runner
-        )
-        entry.special = bool(shard.id) or shard.timeout is not None
-        self.read += 1
-        try:
-            data = codec.encode(shard.payload)
-        except NotDeliverable as error:
-            entry.unencoded = shard.payload
-            return entry, Failed(fault=undeliverable(f"shard {entry.shard_id}", str(error)), entry=entry), 0
-        entry.payload = Raw(data)
-        if shard.id:
-            self._ids.add(shard.id)
-        return entry, None, len(data)
-
-    def _check(self, shard: Shard[Any]) -> None:
-        name = f"shard {shard.id or self.read}"
-        if not isinstance(shard.id, str):
-            raise ConfigError(f"{name}: id", shard.id, "it must be a string")
-        if shard.id in self._ids:
-            raise DuplicateShard(shard.id)
-        if shard.timeout is not None and not shard.timeout > 0:
-            raise ConfigError(f"{name}: timeout", shard.timeout, "it must be more than 0 seconds")
-        if shard.runner and shard.runner not in self._codecs:
-            known = ", ".join(sorted(self._codecs))
-            raise ConfigError(f"{name}: runner", shard.runner, f"this centre's init_runners gives: {known}")
-
-    def forget(self, outcomes: list[Any]) -> None:
-        """Settled shards give their ids back: uniqueness is checked among unfinished ones, so memory is bounded."""
-        if self._ids:
-            self._ids.difference_update(outcome.entry.id for outcome in outcomes)
 
 
 class SourceDoor(Generic[R]):
@@ -142,7 +49,7 @@ class SourceDoor(Generic[R]):
         self._progress = anyio.Event()
         self._workers: dict[int, list[float]] = {}
         self._kept: list[Any] = []  # what the report holds
-        session.doors[key] = self
+        session.books.doors[key] = self
 
     # Reading.
 
@@ -206,17 +113,17 @@ class SourceDoor(Generic[R]):
         taken = self.intake.take(payloads, monotonic())
         self._held_bytes += taken.size
         if taken.failed:
-            self.session.settle_here(self.key, taken.failed)
+            self.session.books.settle(self.key, taken.failed)
         if taken.entries:
-            self.session.queue.pace(self.key).sized(len(taken.entries), taken.size)
-            for group in _by_runner(taken.entries):
+            self.session.books.queue.pace(self.key).sized(len(taken.entries), taken.size)
+            for group in by_runner(taken.entries):
                 self.session.push(group)
         if taken.error is not None:
             raise taken.error
 
     # Settling.
 
-    def take(self, outcomes: list[Any], *, size: int, worker: int, seconds: float) -> None:
+    def take(self, outcomes: list[Any], *, size: int, slot: int, seconds: float) -> None:
         """Called by the session with outcomes of this door."""
         unsettled = self.intake.read - self._settled
         self._settled += len(outcomes)
@@ -228,8 +135,8 @@ class SourceDoor(Generic[R]):
             self.counts["done"] = self.counts.get("done", 0) + len(outcomes)
         else:
             self._count_slow(outcomes)
-        if worker >= 0:
-            figures = self._workers.setdefault(worker, [0, 0.0])
+        if slot >= 0:
+            figures = self._workers.setdefault(slot, [0, 0.0])
             figures[0] += len(outcomes)
             figures[1] += seconds
         self.keep(outcomes, size)
@@ -292,13 +199,13 @@ class SourceDoor(Generic[R]):
 
     def leave(self) -> None:
         """Be a door of the session no more."""
-        self.session.doors.pop(self.key, None)
-        self.session.queue.drop_door(self.key)
+        self.session.books.doors.pop(self.key, None)
+        self.session.books.queue.drop_door(self.key)
 
     def report(self) -> Report[R]:
         """What became of the door's shards."""
         self._kept.sort(key=_index)
-        seats = self.session.seats
+        seats = self.session.crew.slots
         workers = tuple(
             WorkerFigures(
                 runner=seats[number].runner, pids=tuple(seats[number].pids), shards=int(shards), busy=busy
@@ -414,99 +321,5 @@ class Outcomes(Generic[R]):
         raise StopAsyncIteration
 
 
-class CallDoor:
-    """The door of `submit`: each shard has its own waiter, and none waits behind another door's shards."""
-
-    def __init__(
-        self, session: Session, key: int, codecs: dict[str, Codec], *, config: DispatchConfig
-    ) -> None:
-        self.stopping = False
-        self._session, self._key, self._config = session, key, config
-        self._intake = Intake(key, codecs)
-        self._waiters: dict[int, asyncio.Future[Any]] = {}
-        self._held_bytes = 0
-        self._places: deque[asyncio.Future[None]] = deque()
-        session.doors[key] = self
-
-    @property
-    def _full(self) -> bool:
-        return (
-            len(self._waiters) >= self._config.max_pending
-            or self._held_bytes >= self._config.max_pending_bytes
-        )
-
-    async def submit(self, payload: Any, *, timeout: float | None, nowait: bool) -> Any:
-        """The outcome of one shard. Cancelling withdraws it, or stops it where it runs."""
-        while self._full:
-            if nowait:
-                raise QueueFull(len(self._waiters))
-            await self._place()
-        if self._session.closing or self._session.draining:
-            raise CenterClosed("submit")
-        if timeout is not None and not timeout > 0:
-            raise ConfigError("submit: timeout", timeout, "it must be more than 0 seconds")
-        entry, failed, size = self._intake.one(payload, monotonic(), timeout=timeout)
-        if failed is not None:
-            return failed
-        if self._session.startup_fault is not None:
-            return Failed(fault=self._session.startup_fault, entry=entry)
-        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiters[entry.index] = waiter
-        self._held_bytes += size
-        self._session.push([entry])
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            await self._withdrawn(entry, waiter)
-            raise
-        finally:
-            self._waiters.pop(entry.index, None)
-            self._held_bytes -= size
-            self._offer_place()
-
-    async def _withdrawn(self, entry: Entry, waiter: asyncio.Future[Any]) -> None:
-        """Stop a shard, and wait (not for long) until it is."""
-        settled = self._waiters[entry.index] = asyncio.get_running_loop().create_future()
-        if waiter.done() and not waiter.cancelled():
-            return
-        self._session.withdraw(entry)
-        with anyio.move_on_after(0.4, shield=True):
-            await settled
-
-    async def _place(self) -> None:
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._places.append(place)
-        try:
-            await place
-        except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
-                self._offer_place()
-            raise
-
-    def _offer_place(self) -> None:
-        while self._places and not self._full:
-            place = self._places.popleft()
-            if not place.done():
-                place.set_result(None)
-                return
-
-    def take(self, outcomes: list[Any], *, size: int, worker: int, seconds: float) -> None:
-        """Called by the session with outcomes of this door."""
-        self._intake.forget(outcomes)
-        for outcome in outcomes:
-            waiter = self._waiters.get(outcome.entry.index)
-            if waiter is not None and not waiter.done():
-                waiter.set_result(outcome)
-
-
 def _index(outcome: Any) -> int:
     return outcome.entry.index  # type: ignore[no-any-return]  # an Entry's
-
-
-def _by_runner(entries: list[Entry]) -> list[list[Entry]]:
-    if not any(entry.runner for entry in entries):
-        return [entries]
-    groups: dict[str | None, list[Entry]] = {}
-    for entry in entries:
-        groups.setdefault(entry.runner, []).append(entry)
-    return list(groups.values())

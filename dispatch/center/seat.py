@@ -6,25 +6,27 @@ import time
 from collections import deque
 from typing import Any, Literal
 
+import msgspec
+
 from dispatch.engines.base import Start
 from dispatch.scheduling.batching import FRAMES_IN_FLIGHT, Pace, frame_size, may_prefetch, task_room
 from dispatch.terms.event import WorkerState
-from dispatch.terms.outcome import WorkerFigures
 from dispatch.terms.shard import WorkerInfo
 from dispatch.wire.codec import Codec
 from dispatch.wire.frames import Pulse, Ready
 
 __all__ = ("Seat", "State")
 
-State = Literal["starting", "ready", "leaving", "lost"]
+State = Literal["starting", "ready", "retiring", "leaving", "lost"]
 
 
 class Seat:
     """A worker's number, what it runs, and how much it has in hand."""
 
-    def __init__(self, start: Start, codec: Codec, runner: str) -> None:
+    def __init__(self, start: Start, codec: Codec, runner: str, *, slot: int | None = None) -> None:
         self.start, self.codec, self.runner = start, codec, runner
         self.number = start.number
+        self.slot = start.number if slot is None else slot  # the same for a worker and its successors
         self.state: State = "starting"
         self.info = WorkerInfo(runner, 0, 0.0)
         self.concurrency, self.several = 1, False
@@ -34,25 +36,57 @@ class Seat:
         self.failed_starts = 0
         self.barren = 0  # lives in a row in which no shard was settled
         self.nonsense = False  # sent what is no frame
+        self.lives = 0
+        self.life_shards, self.life_seconds = 0, 0.0
+        self.successor: Seat | None = None
         self.asked_at = 0.0
+        self.start_seconds = 0.0
         self.heard_at = 0.0
         self.pulse = Pulse(0, 0.0, 0)
         self.pids: list[int] = []
         self.shards = 0
         self.busy = 0.0
 
-    def ready(self, frame: Ready) -> None:
-        """A life begins to serve."""
+    @property
+    def serves(self) -> bool:
+        """Whether a runner process is there and takes shards, or did until it was to be replaced."""
+        return self.state in ("ready", "retiring")
+
+    def heir(self, number: int) -> Seat:
+        """The seat of a successor."""
+        start = msgspec.structs.replace(self.start, number=number)
+        heir = Seat(start, self.codec, self.runner, slot=self.slot)
+        heir.pids, heir.shards, heir.busy = self.pids, self.shards, self.busy
+        return heir
+
+    def ready(self, frame: Ready, now: float) -> None:
+        """A life begins to serve, at the monotonic time `now`."""
         self.state = "ready"
         self.was_ready = True
         self.failed_starts = 0
+        self.lives += 1
+        self.life_shards, self.life_seconds = 0, 0.0
+        self.start_seconds = now - self.asked_at
         self.concurrency, self.several = frame.concurrency, frame.several
         self.info = WorkerInfo(self.runner, frame.pid, time.time() - time.monotonic())
         self.pids.append(frame.pid)
 
+    def heard(self, now: float) -> None:
+        """An attempt ended in this worker, and the worker lives."""
+        self.heard_at = now
+        self.alone = False
+        self.barren = 0
+
+    def ran(self, shards: int, seconds: float) -> None:
+        """Attempts ended here that ran so many seconds together."""
+        self.shards += shards
+        self.busy += seconds
+        self.life_shards += shards
+        self.life_seconds += seconds
+
     def ended(self) -> None:
         """A life is over."""
-        self.state = "starting"
+        self.lives += 1
         self.frames.clear()
         self.alone = self.nonsense = False
         self.pulse = Pulse(0, 0.0, 0)
@@ -75,10 +109,6 @@ class Seat:
         ):
             return 0
         return frame_size(pace, ready=ready, workers=workers)
-
-    def figures(self) -> WorkerFigures:
-        """What this seat did since the centre opened."""
-        return WorkerFigures(runner=self.runner, pids=tuple(self.pids), shards=self.shards, busy=self.busy)
 
     def now(self, held: dict[int, Any], now: float) -> WorkerState:
         """What the seat does at the monotonic time `now`."""

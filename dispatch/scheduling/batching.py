@@ -7,7 +7,7 @@ Polychronopoulos and Kuck, IEEE Trans. Computers C-36, 1987), so that no worker 
 
 from __future__ import annotations
 
-__all__ = ("Pace", "frame_size", "may_prefetch", "task_room")
+__all__ = ("Pace", "frame_size", "may_prefetch", "should_replace", "task_room")
 
 TARGET = 0.004  # seconds of work in one frame
 MOST = 512  # shards in one frame: the parent handles a frame in one go, well under a millisecond
@@ -59,3 +59,11 @@ def task_room(pace: Pace, *, concurrency: int, in_flight: int) -> int:
     """How many more shards an async worker takes: its free places, and TARGET seconds of work beyond."""
     beyond = 0 if pace.seconds is None else int(min(MOST, TARGET * concurrency / max(pace.seconds, 1e-6)))
     return max(0, concurrency + beyond - in_flight)
+
+
+def should_replace(served: int, limit: int, *, mean: float, startup: float) -> bool:
+    """Whether to start a worker's successor now, so that it is ready when `limit` shards are served.
+
+    `mean` seconds a shard takes, `startup` seconds the last start took; half as much again is kept in hand.
+    """
+    return (limit - served) * mean <= 1.5 * startup

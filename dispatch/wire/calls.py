@@ -48,7 +48,6 @@ class Calls:
         self._next += 1
         return Call(self._next, method, Raw(encode(args)), Raw(encode(kwargs)))
 
-
     def renumber(self, question: Call) -> Call:
         """A question that somebody else asked through us, with an id of ours."""
         self._next += 1

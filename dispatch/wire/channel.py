@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from dispatch.wire.frames import FrameError, Splitter, encode, head
 
-__all__ = ("Channel", "listen")
+__all__ = ("Channel", "accept", "dial", "listen")
 
 
 class Channel(asyncio.BufferedProtocol):
@@ -120,3 +120,22 @@ def listen() -> tuple[socket.socket, str, Callable[[], None]]:
             os.rmdir(directory)
 
     return sock, address, remove
+
+
+async def accept(
+    sock: socket.socket, on_peer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+) -> asyncio.Server:
+    """Serve plain byte streams on a listening socket: for a relay between workers and centre (`dispatch.testing`)."""
+    return await asyncio.start_unix_server(on_peer, sock=sock)
+
+
+async def dial(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A plain byte stream to where a centre listens. Raises OSError if nobody does any more."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, address)
+        return await asyncio.open_unix_connection(sock=sock)
+    except BaseException:
+        sock.close()
+        raise

@@ -80,7 +80,12 @@ class AsyncLane:
 
     def __init__(self, duty: Duty) -> None:
         self._runner, self._described, self._codec = duty.runner, duty.described, duty.codec
-        self._line, self._slot, self._capture, self._seed = duty.line, duty.slot, duty.capture, duty.lease.seed
+        self._line, self._slot, self._capture, self._seed = (
+            duty.line,
+            duty.slot,
+            duty.capture,
+            duty.lease.seed,
+        )
         self._cancel_grace = duty.lease.cancel_grace
         self._concurrency = duty.lease.concurrency or duty.described.concurrency
         self._waiting: deque[tuple[int, float | None, Shard[Any]]] = deque()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
 from typing import Any
 
 import msgspec
 
 from dispatch.terms.errors import GiveUp, RetryLater
-from dispatch.terms.outcome import Fault
+from dispatch.terms.outcome import Cause, Fault
 from dispatch.wire.codec import encode
+from dispatch.wire.frames import Ended
 
-__all__ = ("LONGEST", "clip", "fault_of", "own_stack", "startup_fault")
+__all__ = ("LONGEST", "clip", "end_fault", "fault_of", "own_stack", "startup_fault")
 
 LONGEST = 16 * 1024  # characters of a message or a traceback
 
@@ -95,3 +97,38 @@ def _exit_code(error: BaseException) -> int | None:
     if not isinstance(error, SystemExit):
         return None
     return error.code if isinstance(error.code, int) else int(error.code is not None)
+
+
+_CAUSES: dict[str, Cause] = {"timed_out": "timed_out", "memory": "out_of_memory", "startup": "startup"}
+
+
+def end_fault(ended: Ended, *, nonsense: bool = False) -> Fault:
+    """How a runner process ended, as a fault; `nonsense`: it was killed for what it sent."""
+    cause = _CAUSES.get(ended.why, "crashed")
+    if nonsense:
+        message = f"worker {ended.pid} sent bytes that are no frame, and was killed"
+    elif cause == "timed_out":
+        message = f"ran longer than its timeout and was killed after {ended.at - ended.started:.2f} s"
+    elif cause == "startup":
+        message = "the runner was not ready within startup_timeout and was killed"
+    elif cause == "out_of_memory":
+        message = "the worker's private memory passed memory_limit and it was killed"
+    else:
+        message = f"worker {ended.pid} {_how(ended)}"
+    return Fault(
+        cause=cause,
+        message=message,
+        stack=own_stack(ended.stack),
+        output=ended.output,
+        signal=ended.signal,
+        exit_code=ended.exit_code,
+    )
+
+
+def _how(ended: Ended) -> str:
+    if ended.why == "stopped":
+        return "stopped itself (SIGSTOP) and was killed"
+    if ended.signal is None:
+        return f"exited with code {ended.exit_code}"
+    known = ended.signal in set(signal.Signals)
+    return f"died of {signal.Signals(ended.signal).name if known else f'signal {ended.signal}'}"

@@ -50,7 +50,6 @@ _from_warm = control_decoder(frames.Answer)
 _well_formed = decoder_for(Raw)
 
 
-
 class _Child(Struct):
     """A fork that runs one shard. `box` is the warm process's end."""
 
@@ -77,7 +76,11 @@ class ForkLane(SyncLane):
         names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
         if names:
             cure = 'start it in do_run, or use isolation="worker"'
-            raise RunnerError(self._described.name, f'setup left threads running ({", ".join(names)}), and isolation="fork" forks', cure)
+            raise RunnerError(
+                self._described.name,
+                f'setup left threads running ({", ".join(names)}), and isolation="fork" forks',
+                cure,
+            )
         if thread_count() > 1:
             warnings.warn(
                 "native threads run in this worker (BLAS, OpenMP?) and a fork does not copy them; "
@@ -138,10 +141,16 @@ class ForkLane(SyncLane):
             if child.pidfd in ready:
                 _pid, status = os.waitpid(child.pid, 0)
                 self._relay(child)
-                return None if child.result is not None else _death(os.waitstatus_to_exitcode(status), self._stack_fd)
+                return (
+                    None
+                    if child.result is not None
+                    else _death(os.waitstatus_to_exitcode(status), self._stack_fd)
+                )
             if ready.get(child.box.fileno(), 0) & select.POLLHUP:
                 poll.unregister(child.box)  # it has closed its end, and may live on
-            fault = None if child.result is not None and monotonic() < child.deadline else self._misbehaved(child)
+            fault = (
+                None if child.result is not None and monotonic() < child.deadline else self._misbehaved(child)
+            )
             if fault is not None:
                 with suppress(ProcessLookupError):
                     os.kill(child.pid, signal.SIGKILL)
@@ -154,11 +163,17 @@ class ForkLane(SyncLane):
         now = monotonic()
         if now >= child.deadline:
             stack = self._stack_of(child)
-            return Fault(cause="timed_out", message=f"ran longer than its timeout and was killed after {now - child.started:.2f} s", stack=stack)
+            return Fault(
+                cause="timed_out",
+                message=f"ran longer than its timeout and was killed after {now - child.started:.2f} s",
+                stack=stack,
+            )
         if os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None:
             return Fault(cause="crashed", message="stopped itself, and was killed", signal=signal.SIGSTOP)
         if self._memory_limit is not None and memory_of(child.pid)[1] - child.memory > self._memory_limit:
-            return Fault(cause="out_of_memory", message=f"its private memory passed memory_limit={self._memory_limit}")
+            return Fault(
+                cause="out_of_memory", message=f"its private memory passed memory_limit={self._memory_limit}"
+            )
         return None
 
     def _stack_of(self, child: _Child) -> str:
@@ -195,7 +210,9 @@ class ForkLane(SyncLane):
         if fault is None and result is not None:
             try:
                 _well_formed.decode(result.value)
-                self._codec.encode_into((child.seq, child.started, ended - child.started, result.value), self._buffer)
+                self._codec.encode_into(
+                    (child.seq, child.started, ended - child.started, result.value), self._buffer
+                )
             except (msgspec.DecodeError, NotDeliverable) as error:
                 fault = undeliverable(self._described.name, str(error))
         self._slot.leave()

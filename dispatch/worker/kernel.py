@@ -13,7 +13,15 @@ from collections.abc import Collection
 from contextlib import suppress
 from time import monotonic, sleep
 
-__all__ = ("become_subreaper", "children", "die_with_parent", "kill_tree", "memory_of", "started_at", "thread_count")
+__all__ = (
+    "become_subreaper",
+    "children",
+    "die_with_parent",
+    "kill_tree",
+    "memory_of",
+    "started_at",
+    "thread_count",
+)
 
 _LINUX = sys.platform == "linux"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36

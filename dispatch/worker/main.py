@@ -13,7 +13,6 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
-
 from dispatch.wire import frames
 from dispatch.wire.codec import Codec
 from dispatch.wire.line import FRAME_SLACK, Line

@@ -41,7 +41,12 @@ class SyncLane:
 
     def __init__(self, duty: Duty) -> None:
         self._runner, self._described, self._codec = duty.runner, duty.described, duty.codec
-        self._line, self._slot, self._capture, self._seed = duty.line, duty.slot, duty.capture, duty.lease.seed
+        self._line, self._slot, self._capture, self._seed = (
+            duty.line,
+            duty.slot,
+            duty.capture,
+            duty.lease.seed,
+        )
         self._buffer = bytearray()
         self._held = 0
         self._backlog: list[tuple[Any, bytes | bytearray]] = []

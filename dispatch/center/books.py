@@ -1,0 +1,184 @@
+"""Every shard of one opening: the queue, the ledger, and the way of an outcome to its door.
+
+Decisions come from `scheduling`; here they are performed. Of workers only their seats' numbers are known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import Any, Protocol
+
+from dispatch.center.seat import Seat
+from dispatch.record.bus import Bus
+from dispatch.scheduling.ledger import Again, Ledger, Settle, judge
+from dispatch.scheduling.queue import ReadyQueue
+from dispatch.terms import event
+from dispatch.terms.config import Policy
+from dispatch.terms.outcome import Cancelled, Done, Failed, Fault
+from dispatch.terms.shard import Entry
+
+__all__ = ("Books", "DoorLike")
+
+
+class DoorLike(Protocol):
+    """What must be known of a door."""
+
+    stopping: bool
+
+    def take(self, outcomes: list[Any], *, size: int, slot: int, seconds: float) -> None:
+        """Shards of this door have their outcomes; `size` bytes came with them, from the worker `slot` (-1: none)."""
+        ...
+
+
+class Books:
+    """Where every shard stands, from the door it came through back to that door."""
+
+    def __init__(self, policy: Policy, bus: Bus) -> None:
+        self.policy, self.bus = policy, bus
+        self.queue = ReadyQueue()
+        self.ledger = Ledger()
+        self.doors: dict[int, DoorLike] = {}
+        self.draining = False
+        self.counts = {"done": 0, "failed": 0, "cancelled": 0}
+        self.on_ready: Callable[[], None] = _nothing  # a delayed shard is ready
+        self.on_settled: Callable[[], None] = _nothing
+        self._random = random.Random()  # noqa: S311  (jitter of retries)
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether every shard that was taken in has its outcome."""
+        queue = self.queue
+        return not (queue.ready or queue.alone or queue.delayed or any(self.ledger.in_flight.values()))
+
+    def held(self, seat: Seat) -> dict[int, Entry]:
+        """What a seat has in flight."""
+        return self.ledger.in_flight.get(seat.number, {})
+
+    def settle(
+        self,
+        key: int,
+        outcomes: list[Any],
+        *,
+        size: int = 0,
+        seat: Seat | None = None,
+        seconds: float = 0.0,
+    ) -> None:
+        """Shards of one door have their outcomes, all of one kind."""
+        if not outcomes:
+            return
+        self.counts[_KINDS[type(outcomes[0])]] += len(outcomes)
+        if seat is not None:
+            self.queue.pace(key).ran(len(outcomes), seconds)
+        if self.bus.heard:
+            self.bus.say(event.Settled(at=time.time(), outcomes=list(outcomes)))
+        door = self.doors.get(key)
+        if door is not None:
+            door.take(outcomes, size=size, slot=seat.slot if seat else -1, seconds=seconds)
+        self.on_settled()
+
+    def done(self, seat: Seat, items: list[Done[Any]], size: int) -> int:
+        """Settle a frame of values, and learn from it; how many there were."""
+        outcomes: list[Any] = self.ledger.done(seat.number, items)
+        if not outcomes:
+            return 0
+        if not seat.several:  # a frame is of one door, and so are its outcomes
+            seconds = sum([outcome.seconds for outcome in outcomes])
+            seat.ran(len(outcomes), seconds)
+            self.settle(outcomes[0].entry.origin.door, outcomes, size=size, seat=seat, seconds=seconds)
+            return len(outcomes)
+        by_door: dict[int, list[Any]] = {}
+        for outcome in outcomes:
+            by_door.setdefault(outcome.entry.origin.door, []).append(outcome)
+        for key, own in by_door.items():
+            seconds = sum([outcome.seconds for outcome in own])
+            seat.ran(len(own), seconds)
+            self.settle(key, own, size=size, seat=seat, seconds=seconds)
+        return len(outcomes)
+
+    def failed(self, seat: Seat, entry: Entry, fault: Fault, *, started: float, seconds: float) -> None:
+        """An attempt failed: the shard's outcome, or another attempt."""
+        seat.ran(1, seconds)
+        key = entry.origin.door
+        decision = judge(
+            entry, fault, self.policy, started=started, seconds=seconds, roll=self._random.random()
+        )
+        match decision:
+            case Settle():
+                self.settle(key, [Failed(fault=fault, entry=entry)])
+            case Again() if self._unwanted(entry):
+                self.settle(key, [Cancelled(entry=entry)])
+            case Again(wait=wait):
+                attempt = len(entry.history)
+                told = event.Retrying(
+                    at=time.time(), shard_id=entry.shard_id, attempt=attempt, fault=fault, wait=wait
+                )
+                self.bus.say(told)
+                self.queue.delay(entry, monotonic() + wait)
+                self._wake_when_due()
+
+    def back(self, entries: Iterable[Entry]) -> None:
+        """Shards that were assigned and did not run: ready again, unless nobody wants them any more."""
+        again: list[Entry] = []
+        for entry in entries:
+            if self._unwanted(entry):
+                self.settle(entry.origin.door, [Cancelled(entry=entry)])
+            else:
+                again.append(entry)
+        self.queue.put_back(again)
+
+    def _unwanted(self, entry: Entry) -> bool:
+        """Whether a shard must not run again: its submitter or its door has gone, or no new shard may start."""
+        door = self.doors.get(entry.origin.door)
+        return entry.withdrawn or door is None or door.stopping or self.draining
+
+    def withdraw(self, entry: Entry) -> tuple[int, int] | None:
+        """Take back a shard that waits; else the worker and seq that must be stopped, None if it is settled."""
+        entry.withdrawn = True
+        if self.queue.withdraw(entry):
+            self.settle(entry.origin.door, [Cancelled(entry=entry)])
+            return None
+        return self.ledger.find(entry)
+
+    def cancel_waiting(self, key: int) -> None:
+        """What waits of a door is Cancelled."""
+        self.settle(key, [Cancelled(entry=entry) for entry in self.queue.drop_door(key)])
+
+    def cancel_all(self) -> None:
+        """Whatever has no outcome is Cancelled: no worker is left that could tell."""
+        for key in list(self.doors):
+            self.cancel_waiting(key)
+        for worker in list(self.ledger.in_flight):
+            for entry in self.ledger.take_all(worker).values():
+                self.settle(entry.origin.door, [Cancelled(entry=entry)])
+
+    def fail_waiting(self, fault: Fault) -> None:
+        """What waits fails: no worker will ever come."""
+        for key in list(self.doors):
+            self.settle(key, [Failed(fault=fault, entry=entry) for entry in self.queue.drop_door(key)])
+
+    def _wake_when_due(self) -> None:
+        now = monotonic()
+        due = self.queue.due(now)
+        self.on_ready()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, due - now), self._wake_when_due)
+
+    def close(self) -> None:
+        """Wake no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _nothing() -> None:
+    pass
+
+
+_KINDS: dict[type, str] = {Done: "done", Failed: "failed", Cancelled: "cancelled"}

@@ -1,0 +1,365 @@
+"""The workers of one opening: feeds them, hears them, replaces them.
+
+The engine tells what happened from the event loop; it is settled and the next frame sent in the same turn of the
+loop, before anybody is woken. Who is to blame for a death is decided by `scheduling`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from anyio.abc import TaskGroup
+
+from dispatch.center.books import Books
+from dispatch.center.seat import Seat
+from dispatch.engines.base import Engine
+from dispatch.scheduling.batching import should_replace
+from dispatch.scheduling.ledger import blame
+from dispatch.terms import event
+from dispatch.terms.outcome import Fault
+from dispatch.terms.shard import Entry
+from dispatch.wire import frames
+from dispatch.wire.calls import CallTable
+from dispatch.wire.frames import FrameError
+from dispatch.worker.evidence import end_fault, fault_of
+
+__all__ = ("Crew",)
+
+STALL = 0.05  # seconds without an outcome after which an idle worker may take over what a busy one has not started
+LOOK = 0.05  # seconds between looks for such workers
+BARREN = 20  # lives in a row of a worker that settle no shard, before it is given up
+STARTS = 3  # failed starts in a row of a worker that was ready before
+
+_output = logging.getLogger("dispatch.runner")
+
+
+class Crew:
+    """The engine's host, and the seats that it fills."""
+
+    def __init__(self, engine: Engine, seats: list[Seat], books: Books, calls: CallTable) -> None:
+        self.engine, self.books = engine, books
+        self.seats = {seat.number: seat for seat in seats}
+        self.slots = {seat.slot: seat for seat in seats}
+        self.on_ready: Callable[[], None] = _nothing  # a worker serves
+        self.on_hopeless: Callable[[Fault], None] = _ignore  # no worker is left, and none will come
+        self.on_change: Callable[[], None] = _nothing
+        self.closing = False
+        self._tasks: TaskGroup | None = None
+        self._calls = calls
+        self._bus = books.bus
+        self._looking: asyncio.TimerHandle | None = None
+        self._feeding = False
+
+    async def open(self, tasks: TaskGroup) -> None:
+        """Start all workers. Raises OSError if the engine cannot open."""
+        self._tasks = tasks
+        await self.engine.open(tasks, self)
+        self._bus.say(event.Opened(at=time.time(), workers=len(self.seats)))
+        for seat in list(self.seats.values()):
+            self._launch(seat)
+
+    def close(self) -> None:
+        """Start nothing any more."""
+        self.closing = True
+        if self._looking is not None:
+            self._looking.cancel()
+
+    # Feeding.
+
+    def feed(self) -> None:
+        """Give ready shards to workers that have room: first those with nothing to do."""
+        queue = self.books.queue
+        if not (queue.ready or queue.alone) or self._feeding:
+            return
+        self._feeding = True  # a door that hears of an outcome may push, and so come here again
+        try:
+            seats = [seat for seat in self.seats.values() if seat.state == "ready"]
+            if queue.alone:
+                seats = self._feed_alone(seats)
+            for seat in sorted(seats, key=lambda seat: len(self.books.held(seat))):
+                while queue.ready and self._feed_seat(seat, len(seats)):
+                    pass
+        finally:
+            self._feeding = False
+
+    def _feed_seat(self, seat: Seat, workers: int) -> bool:
+        lane = self.books.queue.next_lane(seat.runner)
+        if lane is None:
+            return False
+        number = seat.room(lane.pace, self.books.held(seat), ready=len(lane.entries), workers=workers)
+        if number <= 0:
+            return False
+        self._send(seat, self.books.queue.take(lane, number))
+        return True
+
+    def _feed_alone(self, seats: list[Seat]) -> list[Seat]:
+        """Shards that must run alone get an empty worker; while none is empty, one worker gets nothing new."""
+        rest: list[Seat] = []
+        for seat in seats:
+            entry = self.books.queue.take_alone(seat.runner) if not self.books.held(seat) else None
+            if entry is None:
+                rest.append(seat)
+            else:
+                seat.alone = True
+                self._send(seat, [entry])
+        waits = self.books.queue.alone and not any(seat.alone for seat in seats)
+        return rest[1:] if waits else rest
+
+    def _send(self, seat: Seat, entries: list[Entry]) -> None:
+        first = self.books.ledger.assign(seat.number, entries, seat.info)
+        seat.frames.append(first + len(entries) - 1)
+        indexes = [entry.index for entry in entries]
+        payloads = [entry.payload for entry in entries]
+        work = frames.Work(first, self.books.policy.timeout, indexes, payloads)
+        for offset, entry in enumerate(entries):
+            if entry.special:
+                if entry.id:
+                    work.ids[offset] = entry.id
+                if entry.history:
+                    work.attempts[offset] = len(entry.history) + 1
+                if entry.timeout is not None:
+                    work.timeouts[offset] = entry.timeout
+        if len(seat.frames) == 1:
+            seat.heard_at = monotonic()
+        self.engine.send(seat.number, work)
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(LOOK, self._look)
+
+    # Stopping.
+
+    def stop_attempts(self, number: int, seqs: list[int]) -> None:
+        """End these attempts: those not started are taken back, one that runs is cancelled or killed."""
+        seat = self.seats[number]
+        if seat.several:
+            self.engine.send(number, frames.Withdraw(seqs))
+            grace = self.books.policy.cancel_grace
+            asyncio.get_running_loop().call_later(grace, self._kill_if_held, seat, seqs)
+        else:
+            self.engine.fence(number, self.books.ledger.next_seq, kill=seqs)
+
+    def _kill_if_held(self, seat: Seat, seqs: list[int]) -> None:
+        if not self.books.held(seat).keys().isdisjoint(seqs):
+            self.engine.kill(seat.number)
+
+    def take_back_unstarted(self) -> None:
+        """Nothing that was sent and not started shall start."""
+        for seat in self.seats.values():
+            held = self.books.held(seat)
+            if seat.several and held:
+                self.engine.send(seat.number, frames.Withdraw(list(held), waiting=True))
+            elif held:
+                self.engine.fence(seat.number, self.books.ledger.next_seq)
+
+    def say_goodbye(self, seats: list[Seat]) -> None:
+        """Let workers that hold nothing tear down and leave."""
+        for seat in seats:
+            seat.state = "leaving"
+            self.engine.send(seat.number, frames.Bye())
+
+    # What the engine tells.
+
+    def on_frame(self, worker: int, body: bytes | bytearray) -> None:
+        """A runner sent a frame: settle what it says, and send what follows."""
+        seat = self.seats.get(worker)
+        if seat is None:
+            return
+        try:
+            said = seat.codec.from_runner(body)
+        except FrameError:
+            seat.nonsense = (
+                True  # what it says cannot be trusted any more: it dies, and what it runs is charged
+            )
+            self.engine.kill(worker)
+            return
+        for frame in said:
+            if isinstance(frame, frames.Results):
+                if self.books.done(seat, frame.items, len(body)):
+                    seat.heard(monotonic())
+            else:
+                self._rarely(seat, frame)
+        if self.books.policy.recycle_after is not None:
+            self._recycle(seat)
+        self.feed()
+
+    def _rarely(self, seat: Seat, frame: Any) -> None:
+        match frame:
+            case frames.Fail():
+                seat.heard(monotonic())
+                entry = self.books.ledger.take(seat.number, frame.seq)
+                if entry is not None:
+                    self.books.failed(seat, entry, frame.fault, started=frame.started, seconds=frame.seconds)
+            case frames.Back():
+                seat.heard_at = monotonic()
+                taken = [self.books.ledger.take(seat.number, seq) for seq in frame.seqs]
+                self.books.back(entry for entry in taken if entry is not None)
+            case frames.Call():
+                assert self._tasks is not None
+                self._tasks.start_soon(self._answer, seat, frame)
+            case frames.Progress():
+                self._progressed(seat, frame)
+            case frames.Output():
+                self._printed(seat, frame)
+            case frames.Ready():
+                self._ready(seat, frame)
+            case frames.NotReady():
+                self._not_ready(seat, frame.fault)
+
+    async def _answer(self, seat: Seat, call: frames.Call) -> None:
+        life = seat.lives
+        answer = await self._calls.answer(call, fault_of=fault_of)
+        if seat.lives == life:  # else the asker is dead, and its successor counts from 1 again
+            self.engine.send(seat.number, answer)
+
+    def _progressed(self, seat: Seat, said: frames.Progress) -> None:
+        entry = self.books.held(seat).get(said.seq)
+        if entry is not None:
+            told = event.Progressed(
+                at=time.time(), shard_id=entry.shard_id, done=said.done, total=said.total, pid=seat.info.pid
+            )
+            self._bus.say(told)
+
+    def _printed(self, seat: Seat, said: frames.Output) -> None:
+        entry = self.books.held(seat).get(said.seq)
+        shard = entry.shard_id if entry is not None else None
+        cut = f" [... {said.cut:,} bytes cut]" if said.cut else ""
+        tags = {"dispatch_shard": shard, "dispatch_worker": seat.info.pid}
+        _output.info("%s%s", said.text.rstrip("\n"), cut, extra=tags)
+        told = event.Printed(at=time.time(), shard_id=shard, pid=seat.info.pid, text=said.text, cut=said.cut)
+        self._bus.say(told)
+
+    def on_fenced(self, worker: int, fenced: frames.Fenced) -> None:
+        """A worker will not start what it had not started: that goes elsewhere."""
+        self.books.back(self.books.ledger.take_unstarted(worker, fenced.last, fenced.upto))
+        self.feed()
+
+    def on_pulse(self, worker: int, pulse: frames.Pulse) -> None:
+        """What runs in a worker now."""
+        seat = self.seats.get(worker)
+        if seat is not None:
+            seat.pulse = pulse
+
+    def on_ended(self, worker: int, ended: frames.Ended, fault: Fault | None) -> None:
+        """A life is over: charge who is to blame, run the others elsewhere, begin the next life."""
+        seat = self.seats[worker]
+        held = self.books.ledger.take_all(worker)
+        evidence = fault or end_fault(ended, nonsense=seat.nonsense)
+        state, alone, nonsense = seat.state, seat.alone, seat.nonsense
+        expected = state == "leaving" or self.closing
+        seat.ended()
+        told = None if expected else evidence
+        at = time.time()
+        self._bus.say(
+            event.WorkerEnded(
+                at=at, worker=worker, runner=seat.runner, pid=ended.pid, expected=expected, fault=told
+            )
+        )
+        if expected or state == "lost":
+            self.books.back(held.values())
+            self._retire(seat)
+        elif state == "starting":
+            self._not_ready(seat, evidence)
+        else:
+            if ended.why in ("killed", "nanny") and not nonsense:  # we did it, or nobody saw what ran
+                self.books.back(held.values())
+            else:
+                self._charge(seat, held, ended, evidence, alone=alone)
+            self._live_again(seat, evidence)
+        self.on_change()
+        self.feed()
+
+    def _charge(
+        self, seat: Seat, held: dict[int, Entry], ended: frames.Ended, fault: Fault, *, alone: bool
+    ) -> None:
+        several = seat.several and not alone
+        found = blame(held, running=ended.seq, several=several, exact=ended.why == "timed_out")
+        for entry in found.suspects:
+            entry.alone = True
+        self.books.back([*found.suspects, *found.innocent])
+        if found.charged is not None:
+            seat.barren = 0
+            started = ended.started or ended.at
+            self.books.failed(seat, found.charged, fault, started=started, seconds=ended.at - started)
+
+    # Lives.
+
+    def _launch(self, seat: Seat) -> None:
+        if not self.closing:
+            seat.asked_at = monotonic()
+            seat.state = "starting"
+            self.engine.launch(seat.start)
+
+    def _live_again(self, seat: Seat, evidence: Fault) -> None:
+        seat.barren += 1
+        if seat.barren > BARREN:
+            self._not_ready(seat, evidence)
+        elif seat.successor is not None:
+            self._retire(seat)
+        else:
+            self._launch(seat)
+
+    def _ready(self, seat: Seat, frame: frames.Ready) -> None:
+        seat.ready(frame, monotonic())
+        told = event.WorkerReady(
+            at=time.time(), worker=seat.number, runner=seat.runner, pid=frame.pid, seconds=seat.start_seconds
+        )
+        self._bus.say(told)
+        self.slots[seat.slot] = seat
+        self.on_ready()
+
+    def _not_ready(self, seat: Seat, fault: Fault) -> None:
+        """A worker could not be made ready: try again only if it could before, or nothing says that it never will."""
+        seat.failed_starts += 1
+        hopeless = fault.final or fault.traceback or fault.cause == "startup"
+        if seat.failed_starts < STARTS and not hopeless and seat.barren <= BARREN:
+            self._launch(seat)
+            return
+        seat.state = "lost"
+        if all(other.state == "lost" for other in self.seats.values()):
+            self.on_hopeless(fault)
+
+    def _recycle(self, seat: Seat) -> None:
+        """Start a successor in time, and let the predecessor go when it serves."""
+        limit = self.books.policy.recycle_after
+        if limit is None or seat.state != "ready":
+            return
+        mean = seat.life_seconds / max(1, seat.life_shards)
+        if seat.successor is None:
+            if should_replace(seat.life_shards, limit, mean=mean, startup=seat.start_seconds):
+                number = max(self.seats) + 1
+                seat.successor = self.seats[number] = seat.heir(number)
+                self._launch(seat.successor)
+        elif seat.successor.was_ready and seat.life_shards >= limit:
+            seat.state = "retiring"
+        if seat.state == "retiring" and not self.books.held(seat):
+            self.say_goodbye([seat])
+
+    def _retire(self, seat: Seat) -> None:
+        seat.state = "lost"
+        if seat.successor is not None:
+            del self.seats[seat.number]
+            self.engine.release(seat.number)
+
+    def _look(self) -> None:
+        """Take back what a busy worker has not started, for one that idles."""
+        self._looking = None
+        now = monotonic()
+        holding = [seat for seat in self.seats.values() if self.books.held(seat)]
+        idle = len(holding) < sum(seat.state == "ready" for seat in self.seats.values())
+        for seat in holding if idle and not self.books.queue.ready else ():
+            if not seat.several and len(self.books.held(seat)) > 1 and now - seat.heard_at > STALL:
+                self.engine.fence(seat.number, self.books.ledger.next_seq)
+        if holding and not self.closing:
+            self._looking = asyncio.get_running_loop().call_later(LOOK, self._look)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _ignore(fault: Fault) -> None:
+    pass

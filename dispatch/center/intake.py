@@ -1,0 +1,116 @@
+"""From payloads to entries: what enters a centre, checked, encoded once, and put on the books."""
+
+from __future__ import annotations
+
+from itertools import count, repeat
+from typing import Any
+
+from msgspec import Raw, Struct
+
+from dispatch.terms.errors import ConfigError, DuplicateShard
+from dispatch.terms.outcome import Failed
+from dispatch.terms.shard import Entry, Origin, Shard
+from dispatch.wire.codec import Codec, NotDeliverable, undeliverable
+
+__all__ = ("Intake", "Taken", "by_runner")
+
+
+class Taken(Struct):
+    """Shards that were put on the books: their encoded bytes, outcomes of those that cannot travel, and what ended it."""
+
+    entries: list[Entry]
+    failed: list[Failed]
+    size: int
+    error: ConfigError | None = None
+
+
+class Intake:
+    """Turns payloads and Shards into Entries. Knows the codecs, the supplied ids in use, and the bytes held."""
+
+    def __init__(self, key: int, codecs: dict[str, Codec]) -> None:
+        self._codecs = codecs
+        self._default = next(iter(codecs.values()))
+        self.origin = Origin(key, self._default.decode_payload)
+        self._origins = {name: Origin(key, codec.decode_payload) for name, codec in codecs.items()}
+        self._ids: set[str] = set()
+        self.read = 0
+
+    def take(self, payloads: list[Any], now: float) -> Taken:
+        """Put payloads on the books.
+
+        The happy path is a handful of C loops; a bunch with a Shard or an unencodable payload is taken one by one.
+        """
+        if Shard not in set(map(type, payloads)):
+            try:
+                raws = list(map(self._default.encode, payloads))
+            except NotDeliverable:
+                pass
+            else:
+                start, self.read = self.read, self.read + len(raws)
+                entries = list(map(Entry, count(start), map(Raw, raws), repeat(self.origin), repeat(now)))
+                return Taken(entries, [], sum(map(len, raws)))
+        taken = Taken([], [], 0)
+        for payload in payloads:
+            try:
+                entry, failed, size = self.one(payload, now)
+            except ConfigError as error:
+                taken.error = error
+                break
+            taken.size += size
+            if failed is None:
+                taken.entries.append(entry)
+            else:
+                taken.failed.append(failed)
+        return taken
+
+    def one(
+        self, payload: Any, now: float, *, timeout: float | None = None
+    ) -> tuple[Entry, Failed | None, int]:
+        """The entry for one payload or Shard, its outcome if it cannot travel, its encoded bytes.
+
+        Raises ConfigError if a Shard's fields make no sense, DuplicateShard if its id is in use.
+        """
+        shard = payload if isinstance(payload, Shard) else Shard(payload, timeout=timeout)
+        self._check(shard)
+        codec = self._codecs[shard.runner] if shard.runner else self._default
+        entry = Entry(
+            self.read, Raw(b"\xc0"), self._origins[codec.name], now, shard.id, shard.timeout, shard.runner
+        )
+        entry.special = bool(shard.id) or shard.timeout is not None
+        self.read += 1
+        try:
+            data = codec.encode(shard.payload)
+        except NotDeliverable as error:
+            entry.unencoded = shard.payload
+            return entry, Failed(fault=undeliverable(f"shard {entry.shard_id}", str(error)), entry=entry), 0
+        entry.payload = Raw(data)
+        if shard.id:
+            self._ids.add(shard.id)
+        return entry, None, len(data)
+
+    def _check(self, shard: Shard[Any]) -> None:
+        name = f"shard {shard.id or self.read}"
+        if not isinstance(shard.id, str):
+            raise ConfigError(f"{name}: id", shard.id, "it must be a string")
+        if shard.id in self._ids:
+            raise DuplicateShard(shard.id)
+        if shard.timeout is not None and not shard.timeout > 0:
+            raise ConfigError(f"{name}: timeout", shard.timeout, "it must be more than 0 seconds")
+        if shard.runner and shard.runner not in self._codecs:
+            known = ", ".join(sorted(self._codecs))
+            raise ConfigError(f"{name}: runner", shard.runner, f"this centre's init_runners gives: {known}")
+
+    def forget(self, outcomes: list[Any]) -> None:
+        """Settled shards give their ids back: uniqueness is checked among unfinished ones, so memory is bounded."""
+        if self._ids:
+            self._ids.difference_update(outcome.entry.id for outcome in outcomes)
+
+
+def by_runner(entries: list[Entry]) -> list[list[Entry]]:
+    """The entries in groups of one runner class each."""
+    if not any(entry.runner for entry in entries):
+        return [entries]
+    groups: dict[str | None, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.runner, []).append(entry)
+    return list(groups.values())
