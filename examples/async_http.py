@@ -43,7 +43,7 @@ class Shout(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(self.path[1:].upper().encode())
 
-    def log_message(self, *_: object) -> None: ...
+    def log_message(self, format: str, *args: object) -> None: ...
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def run(name: str, *arguments: str) -> str:
 
 def table(output: str) -> dict[str, tuple[int, int, int, str]]:
     """Number, passed, failed and causes of each kind in HumanEval's table."""
-    rows = re.findall(r"^(\S.{19}) +(\d+) +(\d+) +(\d+)  ?(.*)$", output, flags=re.MULTILINE)
+    rows = re.findall(r"^(\S.{19}) +(\d+) +(\d+) +(\d+) *(.*)$", output, flags=re.MULTILINE)
     return {
         name.strip(): (int(n), int(passed), int(failed), why.strip()) for name, n, passed, failed, why in rows
     }
@@ -47,8 +47,8 @@ def test_humaneval_grades_every_kind_by_its_own_cause() -> None:
         "raises": (9, 0, 9, "raised ZeroDivisionError (9)"),
         "does not compile": (9, 0, 9, "raised SyntaxError (9)"),
         "calls sys.exit": (9, 0, 9, "raised SystemExit (9)"),
-        "never returns": (2, 0, 2, "timed_out (2)"),
-        "kills its process": (2, 0, 2, "crashed, SIGKILL (2)"),
+        "never returns": (3, 0, 3, "timed_out (3)"),
+        "kills its process": (9, 0, 9, "crashed, SIGKILL (9)"),
         "leaves a daemon": (1, 0, 1, "crashed, exit code 7 (1)"),
     }
     assert "pass@1 of the canonical set: 1.000" in output

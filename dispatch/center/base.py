@@ -51,6 +51,14 @@ class DispatchCenter(ABC, Generic[P, R]):
     runner: Target | None = None
     config: DispatchConfig
 
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, given: Any) -> Any:
+            """`DispatchCenter[Sample]` means `DispatchCenter[Sample, Any]` at run time too: type checkers know defaults."""
+            given = given if isinstance(given, tuple) else (given,)
+            missing = len(cls.__parameters__) - len(given)
+            return super().__class_getitem__((*given, *[Any] * missing))
+
     def __init__(
         self,
         runner: Target | None = None,

@@ -39,6 +39,8 @@ __all__ = ("ProcessEngine",)
 
 HANDSHAKE = 5.0  # seconds that a peer gets to prove itself
 LAST_WORDS = 1.0  # seconds that we wait for the end of a dead runner's stream
+SILENCE = 2.5  # seconds: a nanny speaks four times a second while its runner lives
+LISTEN = 0.2  # seconds in which a loop that was stalled reads what was said meanwhile, before a nanny is judged silent
 FAREWELL = 1.0  # seconds that a nanny gets to leave before it is killed
 
 _connect = control_decoder(frames.Connect)
@@ -60,6 +62,7 @@ class _Worker:
         self.alive = False  # a life was begun and its end not told
         self.greeted = False
         self.leaving = False
+        self.heard_at = time.monotonic()
         self.gone = anyio.Event()
 
 
@@ -131,6 +134,7 @@ class ProcessEngine(Engine):
 
     def _nanny_said(self, worker: _Worker, channel: Channel, body: bytes | bytearray) -> None:
         said = _from_nanny(body)
+        worker.heard_at = time.monotonic()
         number = worker.start.number
         if isinstance(said, frames.Pulse):
             self._host.on_pulse(number, said)
@@ -200,6 +204,27 @@ class ProcessEngine(Engine):
     def _begin(self, worker: _Worker) -> None:
         worker.life += 1
         worker.alive = True
+        worker.heard_at = time.monotonic()
+        asyncio.get_running_loop().call_later(SILENCE, self._listen, worker, worker.life)
+
+    def _listen(self, worker: _Worker, life: int, *, again: bool = False) -> None:
+        """A nanny that is stopped watches nobody: end it. It is judged only after the loop had time to read."""
+        if worker.life != life or not worker.alive or worker.leaving:
+            return
+        loop = asyncio.get_running_loop()
+        silent = worker.greeted and worker.nanny is not None and time.monotonic() - worker.heard_at > SILENCE
+        if silent and again:
+            self._kill_nanny(worker)
+        else:
+            loop.call_later(LISTEN if silent else SILENCE / 5, partial(self._listen, worker, life, again=silent))
+
+    def _kill_nanny(self, worker: _Worker) -> None:
+        """SIGKILL to a nanny that does not answer, and to its runner's group."""
+        if worker.scope is not None:
+            worker.scope.cancel()
+        if worker.runner_pid:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(worker.runner_pid, signal.SIGKILL)
 
     async def _call(self, worker: _Worker) -> None:
         """The long call. Shielded: it ends when the nanny does, and `aclose` sees to that."""
@@ -299,11 +324,7 @@ class ProcessEngine(Engine):
         with anyio.move_on_after(FAREWELL):
             await worker.gone.wait()
         if not worker.gone.is_set():
-            if worker.scope is not None:
-                worker.scope.cancel()
-            if worker.runner_pid:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(worker.runner_pid, signal.SIGKILL)
+            self._kill_nanny(worker)
             with anyio.move_on_after(FAREWELL):
                 await worker.gone.wait()
 

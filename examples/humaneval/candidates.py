@@ -46,13 +46,13 @@ def load_problems(limit: int | None = None) -> list[Problem]:
 
 
 def make_candidates(problems: Iterable[Problem], kinds: Iterable[Kind], *, every: int) -> Iterator[Candidate]:
-    """Candidates of each kind: costly kinds for every `every`-th problem only, the daemon for the first."""
+    """Every kind for each problem, but HANGS (a deadline each) for one in `every`, DAEMON for the first."""
+    kinds = tuple(kinds)
     for position, problem in enumerate(problems):
         for kind in kinds:
-            stride = every if kind.costs_a_worker else 1
-            is_wanted = position == 0 if kind is DAEMON else position % stride == 0
-            if is_wanted:
-                yield Candidate(problem.task_id, kind.name, kind.complete(problem))
+            if (kind is HANGS and position % every) or (kind is DAEMON and position):
+                continue
+            yield Candidate(problem.task_id, kind.name, kind.complete(problem))
 
 
 def _body(code: str) -> Callable[[Problem], str]:
@@ -93,6 +93,12 @@ print("daemon", os.read(reader, 20).decode(), flush=True)
 os._exit(7)
 """
 
+HANGS = Kind(
+    name="never returns",
+    ending="timed_out",
+    complete=_body("while True:\n    pass"),
+    costs_a_worker=True,
+)
 DAEMON = Kind(
     name="leaves a daemon",
     ending="crashed, exit code 7",
@@ -126,12 +132,7 @@ KINDS: tuple[Kind, ...] = (
         ending="raised SystemExit",
         complete=_body("import sys\nsys.exit(0)"),
     ),
-    Kind(
-        name="never returns",
-        ending="timed_out",
-        complete=_body("while True:\n    pass"),
-        costs_a_worker=True,
-    ),
+    HANGS,
     Kind(
         name="kills its process",
         ending="crashed, SIGKILL",

@@ -2,21 +2,22 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
+Advancer = Generator[Callable[[str], None], None, None]
 _LINE_EVERY = 200
 
 
 @contextmanager
-def live(totals: Mapping[str, int]) -> Iterator[Callable[[str], None]]:
+def live(totals: Mapping[str, int]) -> Advancer:
     """Call what this yields with the kind of each candidate that has been graded."""
     with (_bars if sys.stdout.isatty() else _lines)(totals) as advance:
         yield advance
 
 
 @contextmanager
-def _lines(totals: Mapping[str, int]) -> Iterator[Callable[[str], None]]:
+def _lines(totals: Mapping[str, int]) -> Advancer:
     seen = Counter[str]()
 
     def advance(kind: str) -> None:
@@ -29,7 +30,7 @@ def _lines(totals: Mapping[str, int]) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def _bars(totals: Mapping[str, int]) -> Iterator[Callable[[str], None]]:
+def _bars(totals: Mapping[str, int]) -> Advancer:
     # Here, because workers re-run the main module and should not pay for rich.
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

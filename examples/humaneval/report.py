@@ -20,14 +20,16 @@ class Graded:
         self._faults: dict[str, tuple[str, Fault]] = {}
         self.surprises: list[str] = []
         """One line for each candidate that ended otherwise than its kind must."""
-        self.seen = 0
+        self.seen: set[str] = set()
 
     def add(self, outcome: Outcome[Verdict]) -> None:
         """Count one candidate's outcome; keep the first fault of each kind as an exhibit."""
         candidate: Candidate = outcome.payload
         end = ending(outcome)
         kind = self._kinds[candidate.kind]
-        self.seen += 1
+        if outcome.shard_id in self.seen:
+            self.surprises.append(f"{outcome.shard_id}: a second outcome")
+        self.seen.add(outcome.shard_id)
         self._endings[kind.name][end] += 1
         if isinstance(outcome, Failed):
             self._faults.setdefault(kind.name, (outcome.shard_id, outcome.fault))
