@@ -54,7 +54,7 @@ class DispatchCenter(ABC, Generic[P, R]):
     if not TYPE_CHECKING:
 
         def __class_getitem__(cls, given: Any) -> Any:
-            """`DispatchCenter[Sample]` means `DispatchCenter[Sample, Any]` at run time too: type checkers know defaults."""
+            """`DispatchCenter[Sample]` is `DispatchCenter[Sample, Any]`, as type checkers read it."""
             given = given if isinstance(given, tuple) else (given,)
             missing = len(cls.__parameters__) - len(given)
             return super().__class_getitem__((*given, *[Any] * missing))
@@ -276,11 +276,11 @@ class DispatchCenter(ABC, Generic[P, R]):
 
         Raises ConfigError or RunnerError, at the earliest moment, for what could never work.
         """
-        targets = list(self.init_runners())
-        if not targets:
-            raise ConfigError(
-                f"{type(self).__name__}.init_runners()", [], "it must return at least one runner class"
-            )
+        found: Any = self.init_runners()
+        if not isinstance(found, Sequence) or not found:
+            cure = "it must return the runner classes to start, one for each worker"
+            raise ConfigError(f"{type(self).__name__}.init_runners()", found, cure)
+        targets = list(found)
         offered = remote_names(type(self))
         for target in targets:
             described = describe(target)
