@@ -51,12 +51,14 @@ def trim(fd: int, slot: Slot) -> None:
 
 
 class Capture:
-    """The runner's side: takes over fd 1 and 2, `sys.stdout` and `sys.stderr`."""
+    """The runner's side: takes over fd 1 and 2, and the three streams of `sys`."""
 
     def __init__(self, fd: int, slot: Slot) -> None:
         self.fd, self._slot = fd, slot
         os.dup2(fd, 1)
         os.dup2(fd, 2)
+        # anyio's own `sys.stdin` names a descriptor that soon is another file: the line to the centre.
+        sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # the interpreter's own names
         sys.stdout = sys.__stdout__ = _text(1)  # type: ignore[misc]  # the interpreter's own names
         sys.stderr = sys.__stderr__ = _text(2)  # type: ignore[misc]  # the interpreter's own names
 
