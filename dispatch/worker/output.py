@@ -58,7 +58,8 @@ class Capture:
         os.dup2(fd, 1)
         os.dup2(fd, 2)
         # anyio's own `sys.stdin` names a descriptor that soon is another file: the line to the centre.
-        sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # the interpreter's own names
+        stdin = open(0, closefd=False)  # noqa: SIM115  (it stays)
+        sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]  # the interpreter's own names
         sys.stdout = sys.__stdout__ = _text(1)  # type: ignore[misc]  # the interpreter's own names
         sys.stderr = sys.__stderr__ = _text(2)  # type: ignore[misc]  # the interpreter's own names
 
