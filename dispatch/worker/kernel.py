@@ -19,12 +19,14 @@ __all__ = (
     "die_with_parent",
     "kill_tree",
     "memory_of",
+    "punch_hole",
     "started_at",
     "thread_count",
 )
 
 _LINUX = sys.platform == "linux"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PUNCH_HOLE_KEEP_SIZE = 3  # fallocate(2)
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -80,6 +82,16 @@ def memory_of(pid: int) -> tuple[int, int]:
     except (OSError, ValueError):
         return 0, 0
     return resident * _PAGE, (resident - shared) * _PAGE
+
+
+def punch_hole(fd: int, start: int, end: int) -> bool:
+    """Let go of a part of a file and keep its size, so that who writes at its end notices nothing; False if it cannot be."""
+    if not _LINUX:
+        return False
+    import ctypes
+
+    sizes = ctypes.c_int64(start), ctypes.c_int64(end - start)
+    return not ctypes.CDLL(None).fallocate(fd, _PUNCH_HOLE_KEEP_SIZE, *sizes)
 
 
 def kill_tree(group: int, *, within: float = 2.0, spare: Collection[int] = ()) -> bool:

@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 
+from dispatch.worker.kernel import punch_hole
 from dispatch.worker.slot import Slot
 
 __all__ = ("HEAD", "TAIL", "Capture", "nameless_file", "read_tail", "trim")
@@ -41,9 +42,9 @@ def read_tail(fd: int, number: int = TAIL) -> str:
 
 
 def trim(fd: int, slot: Slot) -> None:
-    """Cut a flood back to its head and its tail, and count what went."""
+    """Cut a flood back to its head and its tail. What is written meanwhile is kept and counted, where holes are known."""
     size = os.lseek(fd, 0, os.SEEK_END)
-    if size > FLOOD:
+    if size > FLOOD and not punch_hole(fd, HEAD, size - TAIL):
         tail = os.pread(fd, TAIL, size - TAIL)
         slot.cut += size - HEAD - len(tail)
         os.ftruncate(fd, HEAD)

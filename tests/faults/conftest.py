@@ -1,0 +1,28 @@
+"""Every test here is also a test of guarantee 3: when it is over, nothing that it started is left."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from dispatch.testing import traces
+from tests.faults.scene import Lateness
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """No process, socket or file outlives a test, however it ended."""
+    traces._mark()
+    before = traces.Traces.now()
+    yield
+    until = time.monotonic() + 3
+    while (left := traces.Traces.now().beyond(before)) and time.monotonic() < until:
+        time.sleep(traces.A_LOOK)
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def lateness() -> Iterator[Lateness]:
+    """How late this machine is while the test runs: what a bound on a time is widened by, and no more."""
+    with Lateness() as measured:
+        yield measured

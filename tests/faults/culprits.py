@@ -1,0 +1,291 @@
+"""What goes wrong in a runner, one function for each way. Only workers call these.
+
+`ACTS` names them; `Culprit` runs one where a payload asks for it, and is a good runner otherwise.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import locale
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from dispatch import Runner, Shard
+
+FLOOD = 100 * 1024 * 1024  # bytes, or characters
+DAEMON = "import os, time; os.setsid(); time.sleep(600)"  # what a child or a daemon of a shard does
+
+
+class Task(Struct):
+    """A shard's payload: its number, what it does wrong ("": nothing), and for how long (seconds)."""
+
+    number: int
+    act: str = ""
+    seconds: float = 0.0
+
+
+class Answer(Struct):
+    """What a good shard returns: twice its number, the attempt that said so, and its worker's pid."""
+
+    double: int
+    attempt: int
+    pid: int
+
+
+def double(number: int) -> int:
+    """The plainest shard."""
+    return 2 * number
+
+
+# Ends its process.
+
+
+def exits(_task: Task) -> None:
+    os._exit(1)
+
+
+def exits_well(_task: Task) -> None:
+    os._exit(0)
+
+
+def aborts(_task: Task) -> None:
+    os.abort()
+
+
+def segfaults(_task: Task) -> None:
+    ctypes.string_at(0)
+
+
+def kills_itself(_task: Task) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stops_itself(_task: Task) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def overflows_the_stack(_task: Task) -> None:
+    """Recurse in C, on a stack that may grow no further than 64 KiB beyond what it has."""
+    used = int(re.search(r"\nVmStk:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+    resource.setrlimit(resource.RLIMIT_STACK, (used + 65536, resource.RLIM_INFINITY))
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    sys.setrecursionlimit(1_000_000)
+    repr(nested)
+
+
+# Leaves by an exception that is none of Exception's.
+
+
+def leaves(_task: Task) -> None:
+    sys.exit(3)
+
+
+def raises_system_exit(_task: Task) -> None:
+    raise SystemExit
+
+
+def raises_keyboard_interrupt(_task: Task) -> None:
+    raise KeyboardInterrupt
+
+
+def raises_generator_exit(_task: Task) -> None:
+    raise GeneratorExit
+
+
+def recurses(_task: Task) -> None:
+    recurses(_task)
+
+
+# Never returns.
+
+
+def spins(_task: Task) -> None:
+    while True:
+        pass
+
+
+def backtracks(_task: Task) -> None:
+    re.match(r"(a+)+$", "a" * 60 + "b")  # a C call that keeps the GIL
+
+
+def sleeps(_task: Task) -> None:
+    time.sleep(600)
+
+
+def waits_for_a_byte(_task: Task) -> None:
+    os.read(os.pipe()[0], 1)
+
+
+def deaf(_task: Task) -> None:
+    """Hang, and ignore every signal that can be ignored."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    while True:
+        try:
+            time.sleep(600)
+        except BaseException:
+            pass
+
+
+# Raises.
+
+
+class TwoArguments(Exception):
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("there is nothing to say")
+
+
+def raises_two_arguments(_task: Task) -> None:
+    raise TwoArguments(7, "seven")
+
+
+def raises_a_lock(_task: Task) -> None:
+    raise ValueError(threading.Lock())
+
+
+def raises_the_unspeakable(_task: Task) -> None:
+    raise Unspeakable
+
+
+def raises_at_length(_task: Task) -> None:
+    raise ValueError("x" * FLOOD)
+
+
+def raises_a_group(_task: Task) -> None:
+    raise ExceptionGroup("two at once", [ValueError("one"), KeyError("two")])
+
+
+# Returns what cannot travel.
+
+
+def returns_a_lock(_task: Task) -> Any:
+    return threading.Lock()
+
+
+def returns_a_generator(_task: Task) -> Any:
+    return (n for n in range(3))
+
+
+def returns_itself(_task: Task) -> Any:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+def returns_too_much(_task: Task) -> Any:
+    return b"x" * (2 * 1024 * 1024)
+
+
+def returns_a_great_number(_task: Task) -> Any:
+    return 10**100
+
+
+def returns_a_deep_lock(_task: Task) -> Any:
+    return {"fine": 1, "rows": [{}, {"lock": threading.Lock()}]}
+
+
+def returns_another_shape(_task: Task) -> Any:
+    return {"double": "not a number", "attempt": 1, "pid": 1}
+
+
+# Does its work, and something beside it.
+
+
+def floods(_task: Task) -> None:
+    block = b"o" * 1024 * 1024
+    for _ in range(FLOOD // len(block) // 2):
+        os.write(1, block)
+        os.write(2, block)
+
+
+def floods_and_raises(_task: Task) -> None:
+    floods(_task)
+    os.write(2, b"last words")
+    raise ValueError("after all that")
+
+
+def floods_and_exits(_task: Task) -> None:
+    floods(_task)
+    os.write(1, b"last words")
+    os._exit(1)
+
+
+def reads_stdin(_task: Task) -> None:
+    assert sys.stdin.read() == ""
+    assert os.read(0, 1) == b""
+
+
+def leaves_a_child(_task: Task) -> None:
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+
+
+def leaves_a_daemon(_task: Task) -> None:
+    """Fork twice, in a session of its own, as daemons do."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)"])
+        os._exit(0)
+    os.wait()
+
+
+def leaves_a_thread(_task: Task) -> None:
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+
+
+def sets_an_alarm(_task: Task) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+
+def changes_directory(_task: Task) -> None:
+    os.chdir("/")
+
+
+def changes_the_locale(_task: Task) -> None:
+    locale.setlocale(locale.LC_ALL, "C.UTF-8" if locale.setlocale(locale.LC_ALL) == "C" else "C")
+
+
+def changes_the_umask(_task: Task) -> None:
+    os.umask(0o777)
+
+
+def swallows_memory(_task: Task) -> None:
+    """Take ever more private memory, whatever MemoryError says."""
+    kept = []
+    while True:
+        try:
+            kept.append(bytearray(os.urandom(1024)) * 8192)
+        except MemoryError:
+            pass
+
+
+ACTS: dict[str, Callable[[Task], Any]] = {
+    name: act for name, act in list(vars().items()) if "_task" in getattr(act, "__annotations__", {})
+}
+
+
+class Culprit(Runner):
+    """Does what is wrong where the payload asks for it, then its work."""
+
+    def do_run(self, shard: Shard[Task]) -> Answer:
+        task = shard.payload
+        value = ACTS[task.act](task) if task.act else None
+        return Answer(2 * task.number, shard.attempt, os.getpid()) if value is None else value
