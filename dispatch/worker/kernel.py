@@ -85,7 +85,7 @@ def memory_of(pid: int) -> tuple[int, int]:
 
 
 def punch_hole(fd: int, start: int, end: int) -> bool:
-    """Let go of a part of a file and keep its size, so that who writes at its end notices nothing; False if it cannot be."""
+    """Let go of a part of a file and keep its size: who writes at its end notices nothing. False if it cannot be."""
     if not _LINUX:
         return False
     import ctypes

@@ -42,7 +42,7 @@ def read_tail(fd: int, number: int = TAIL) -> str:
 
 
 def trim(fd: int, slot: Slot) -> None:
-    """Cut a flood back to its head and its tail. What is written meanwhile is kept and counted, where holes are known."""
+    """Cut a flood back to its head and its tail; where holes are known, what is written meanwhile is kept."""
     size = os.lseek(fd, 0, os.SEEK_END)
     if size > FLOOD and not punch_hole(fd, HEAD, size - TAIL):
         tail = os.pread(fd, TAIL, size - TAIL)
