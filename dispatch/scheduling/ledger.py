@@ -21,7 +21,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
-from dispatch.terms.config import Policy
+from dispatch.terms.config import Policy, Retry
 from dispatch.terms.outcome import Attempt, Cause, Done, Fault
 from dispatch.terms.shard import Entry, WorkerInfo
 
@@ -97,8 +97,7 @@ class Ledger:
             entry = held.pop(outcome.seq, None)
             if entry is None:
                 stale = True
-            else:
-                force_setattr(outcome, "entry", entry)
+            force_setattr(outcome, "entry", entry)  # also None: what came over the wire is no Entry
         return [outcome for outcome in outcomes if outcome.entry is not None] if stale else outcomes
 
     def take(self, worker: int, seq: int) -> Entry | None:
@@ -161,8 +160,14 @@ def judge(
         return Settle(entry, fault)
     if fault.after is not None:
         return Again(entry, fault, max(0.0, fault.after))
-    wait = min(retry.max_wait, retry.wait * retry.factor ** (entry.charged - 1))
-    return Again(entry, fault, wait + retry.jitter * roll)
+    return Again(entry, fault, _wait(retry, entry.charged) + retry.jitter * roll)
+
+
+def _wait(retry: Retry, charged: int) -> float:
+    try:
+        return min(retry.max_wait, retry.wait * retry.factor ** (charged - 1))
+    except OverflowError:  # a factor to the thousandth power
+        return retry.max_wait if retry.wait else 0.0
 
 
 def blame(held: dict[int, Entry], *, running: int, several: bool, exact: bool) -> Blame:

@@ -89,29 +89,30 @@ class ReadyQueue:
         return self._delayed[0][0] if self._delayed else None
 
     def next_lane(self, runner: str) -> Lane | None:
-        """The lane whose turn it is for a worker of class `runner`; it has a shard at least."""
-        turns = self._turns
-        for _ in range(len(turns)):
-            lane = turns[0]
-            if not lane.entries:
-                turns.popleft()
-                del self._lanes[lane.door, lane.runner]
-                continue
-            turns.rotate(-1)
-            if lane.runner in ("", runner):
+        """The lane whose turn it is for a worker of class `runner`; it has a shard at least.
+
+        Its turn ends when something is taken: a worker without room must not cost a door its turn.
+        """
+        for lane in self._turns:
+            if lane.entries and lane.runner in ("", runner):
                 return lane
         return None
 
     def take(self, lane: Lane, number: int) -> list[Entry]:
-        """The next shards of a lane, at most `number`."""
+        """The next shards of a lane, at most `number`; then it is another lane's turn."""
         taken = lane.take(number)
         self.ready -= len(taken)
+        self._turns.remove(lane)  # among the first: only lanes of other runner classes stand before it
+        if lane.entries:
+            self._turns.append(lane)
+        else:
+            del self._lanes[lane.door, lane.runner]
         return taken
 
     def take_alone(self, runner: str) -> Entry | None:
         """The next shard that must run alone, for a worker of class `runner`."""
         for position, entry in enumerate(self.alone):
-            if entry.runner in (None, runner):
+            if not entry.runner or entry.runner == runner:
                 del self.alone[position]
                 return entry
         return None
@@ -125,6 +126,9 @@ class ReadyQueue:
         if lane is not None and entry in lane.entries:
             lane.entries.remove(entry)
             self.ready -= 1
+            if not lane.entries:
+                self._turns.remove(lane)
+                del self._lanes[lane.door, lane.runner]
             return True
         kept = [item for item in self._delayed if item[2] is not entry]
         found = len(kept) < len(self._delayed)
