@@ -6,32 +6,33 @@ worker only; opening a centre imports the session and the engines.
 
 from __future__ import annotations
 
-import inspect
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Generic, get_type_hints
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, get_type_hints, overload
 
 from dispatch.terms.config import DispatchConfig
 from dispatch.terms.errors import CenterClosed, ConfigError, RunnerError, UnguardedMain
-from dispatch.terms.outcome import Cancelled, Done, Failed, Report
-from dispatch.terms.shard import Shard
+from dispatch.terms.outcome import Outcome, Report
+from dispatch.terms.shard import Shard, Shards
 from dispatch.wire.calls import remote_names
-from dispatch.worker.runner import Runner, Target, describe, reference
+from dispatch.worker.runner import Target, describe, reference
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self, TypeVar
 
-    from dispatch.center.opening import Opening
-    from dispatch.center.run import Outcomes
+    from dispatch.center.typed import Async, AsyncSharing, Opened, Sharing, Sync
     from dispatch.engines.base import Engine
     from dispatch.terms.event import Event, Snapshot
 
     P = TypeVar("P", default=Any)
     R = TypeVar("R", default=Any)
+    P2 = TypeVar("P2")
+    R2 = TypeVar("R2")
 else:
     from typing import TypeVar
 
@@ -59,10 +60,40 @@ class DispatchCenter(ABC, Generic[P, R]):
             missing = len(cls.__parameters__) - len(given)
             return super().__class_getitem__((*given, *[Any] * missing))
 
+    @overload
+    def __init__(
+        self,
+        runner: None = None,
+        shards: Shards[P] = (),
+        *,
+        shared_param: Any = None,
+        config: DispatchConfig | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        runner: Async[P, R] | AsyncSharing[P, Any, R],
+        shards: Shards[P] = (),
+        *,
+        shared_param: Any = None,
+        config: DispatchConfig | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        runner: Sync[P, R] | Sharing[P, Any, R],
+        shards: Shards[P] = (),
+        *,
+        shared_param: Any = None,
+        config: DispatchConfig | None = None,
+    ) -> None: ...
+
     def __init__(
         self,
         runner: Target | None = None,
-        shards: Iterable[Any] | AsyncIterable[Any] = (),
+        shards: Shards[Any] = (),
         *,
         shared_param: Any = None,
         config: DispatchConfig | None = None,
@@ -78,7 +109,7 @@ class DispatchCenter(ABC, Generic[P, R]):
         if not isinstance(self.config, DispatchConfig):
             raise ConfigError("config", self.config, "it must be a DispatchConfig")
         self._shared_param = shared_param
-        self._opening: Opening | None = None
+        self._opening: Opened | None = None
 
     # What a subclass declares.
 
@@ -120,12 +151,45 @@ class DispatchCenter(ABC, Generic[P, R]):
             problem = f"the annotation of get_shared_param cannot be resolved: {error}"
             raise RunnerError(cls.__qualname__, problem, "import the name outside TYPE_CHECKING") from None
 
+    @overload
+    @classmethod
+    def init(
+        cls,
+        config: DispatchConfig | None = None,
+        runner: None = None,
+        shards: Shards[P] = (),
+        *,
+        shared_param: Any = None,
+    ) -> Self: ...
+
+    @overload
+    @classmethod
+    def init(
+        cls,
+        config: DispatchConfig | None,
+        runner: Async[P2, R2] | AsyncSharing[P2, Any, R2],
+        shards: Shards[P2] = (),
+        *,
+        shared_param: Any = None,
+    ) -> DispatchCenter[P2, R2]: ...
+
+    @overload
+    @classmethod
+    def init(
+        cls,
+        config: DispatchConfig | None,
+        runner: Sync[P2, R2] | Sharing[P2, Any, R2],
+        shards: Shards[P2] = (),
+        *,
+        shared_param: Any = None,
+    ) -> DispatchCenter[P2, R2]: ...
+
     @classmethod
     def init(
         cls,
         config: DispatchConfig | None = None,
         runner: Target | None = None,
-        shards: Iterable[Any] | AsyncIterable[Any] = (),
+        shards: Shards[Any] = (),
         *,
         shared_param: Any = None,
     ) -> DispatchCenter[Any, Any]:
@@ -133,22 +197,17 @@ class DispatchCenter(ABC, Generic[P, R]):
 
         Raises ConfigError if no centre has that name.
         """
-        from dispatch.center.registry import find
+        from dispatch.center.registry import find, rebased
 
         config = DispatchConfig() if config is None else config
-        kind = find(config.runner_type)
-        if not issubclass(cls, kind):
-            kind = _combine(cls, kind)
-        else:
-            kind = cls
-        made: DispatchCenter[Any, Any] = kind(runner, shards, shared_param=shared_param, config=config)
-        return made
+        kind: type[DispatchCenter[Any, Any]] = rebased(cls, find(config.runner_type))
+        return kind(runner, shards, shared_param=shared_param, config=config)
 
     # Doors.
 
     async def run(
         self,
-        shards: Iterable[Any] | AsyncIterable[Any] | None = None,
+        shards: Shards[P] | None = None,
         *,
         collect: bool = True,
         handle_signals: bool = False,
@@ -166,8 +225,8 @@ class DispatchCenter(ABC, Generic[P, R]):
 
     @asynccontextmanager
     async def stream(
-        self, shards: Iterable[Any] | AsyncIterable[Any] | None = None, *, ordered: bool = False
-    ) -> AsyncIterator[Outcomes[R]]:
+        self, shards: Shards[P] | None = None, *, ordered: bool = False
+    ) -> AsyncIterator[AsyncIterator[Outcome[R]]]:
         """Outcomes as they come, or in input order; opens and closes the centre if it is not open.
 
         A slow consumer stops the reading of shards. Leaving early stops what was read. Errors as in `run`.
@@ -182,17 +241,15 @@ class DispatchCenter(ABC, Generic[P, R]):
         CenterClosed if the centre is not open; QueueFull if `nowait` and `max_pending` shards wait. Cancelling
         withdraws the shard, or stops it where it runs.
         """
-        outcome = await self.submit_outcome(payload, timeout=timeout, nowait=nowait)
-        value: R = outcome.unwrap()
-        return value
+        return (await self.submit_outcome(payload, timeout=timeout, nowait=nowait)).unwrap()
 
     async def submit_outcome(
         self, payload: P | Shard[P], *, timeout: float | None = None, nowait: bool = False
-    ) -> Done[R] | Failed | Cancelled:
+    ) -> Outcome[R]:
         """The same as `submit`, as an outcome: raises only CenterClosed and QueueFull."""
         if self._opening is None:
             raise CenterClosed("submit")
-        return await self._opening.calls.submit(payload, timeout=timeout, nowait=nowait)  # type: ignore[no-any-return]
+        return await self._opening.calls.submit(payload, timeout=timeout, nowait=nowait)
 
     async def open(self) -> None:
         """Start the workers; they stay warm until `aclose`. Returns when the first is ready.
@@ -236,11 +293,12 @@ class DispatchCenter(ABC, Generic[P, R]):
         import anyio
 
         _refuse_unguarded_main()
-        report = anyio.run(_Start(self, collect), backend_options={"use_uvloop": _has_uvloop()})
+        run = partial(self.run, collect=collect, handle_signals=True)
+        report = anyio.run(run, backend_options={"use_uvloop": _has_uvloop()})
         if report.interrupted:
             print(report, file=sys.stderr)
             raise SystemExit(130)
-        return report  # type: ignore[no-any-return]
+        return report
 
     def drain(self) -> None:
         """Start no new shard: what waits is Cancelled, what runs goes on. Raises CenterClosed if not open."""
@@ -255,13 +313,13 @@ class DispatchCenter(ABC, Generic[P, R]):
         async for event in self._need_open("events").events():
             yield event
 
-    def _need_open(self, door: str) -> Opening:
+    def _need_open(self, door: str) -> Opened:
         if self._opening is None:
             raise CenterClosed(door)
         return self._opening
 
     @asynccontextmanager
-    async def _opened(self, door: str) -> AsyncIterator[Opening]:
+    async def _opened(self, door: str) -> AsyncIterator[Opened]:
         """The opening there is, else one of our own."""
         if self._opening is not None:
             yield self._opening
@@ -298,83 +356,6 @@ class DispatchCenter(ABC, Generic[P, R]):
         return targets
 
     needs_import = True  # whether workers import runner and centre; not if they live in this process
-
-
-class _Start:
-    """`anyio.run` wants a callable that makes the coroutine."""
-
-    def __init__(self, center: DispatchCenter[Any, Any], collect: bool) -> None:
-        self._center, self._collect = center, collect
-
-    async def __call__(self) -> Report[Any]:
-        return await self._center.run(collect=self._collect, handle_signals=True)
-
-
-class _Concrete(DispatchCenter[P, R]):
-    """What the three concrete centres have in common: one runner class, one shared param."""
-
-    def init_runners(self) -> Sequence[Target]:
-        """The one runner, as often as there are workers."""
-        return [self._one_runner()] * self._workers()
-
-    def _one_runner(self) -> Target:
-        if self.runner is None:
-            cure = "pass runner=..., or set the class attribute 'runner'"
-            raise ConfigError(f"{type(self).__name__}.runner", None, cure)
-        target = self.runner
-        return target if isinstance(target, type) else _unbound(target)
-
-    def _workers(self) -> int:
-        return 1
-
-    def get_shared_param(self) -> Any:
-        """The `shared_param` given to the constructor."""
-        return self._shared_param
-
-    @staticmethod
-    def restore_shared_param(param: Any) -> Any:
-        """The shared param itself."""
-        return param
-
-
-def _unbound(target: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that is a class attribute comes back as a method of the centre: take the function."""
-    return target.__func__ if inspect.ismethod(target) else target
-
-
-def _combine(center: type[Any], kind: type[Any]) -> type[Any]:
-    """The subclass's own methods on another centre's engine."""
-    own = [
-        base
-        for base in center.__mro__
-        if issubclass(base, DispatchCenter) and not base.__module__.startswith("dispatch.center.")
-    ]
-    if not own:
-        return kind
-    return type(center.__name__, (_Rebased, kind), _methods_of(own, center))
-
-
-def _methods_of(own: list[type], center: type) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "__module__": center.__module__,
-        "__qualname__": center.__qualname__,
-        "_declared": center,
-    }
-    for base in reversed(own):
-        found.update(
-            {
-                name: value
-                for name, value in vars(base).items()
-                if name not in ("__dict__", "__weakref__", "__module__", "__qualname__", "make_engine")
-            }
-        )
-    return found
-
-
-class _Rebased:
-    """Marks a centre class that was put on another engine."""
-
-    _declared: type
 
 
 def _has_uvloop() -> bool:

@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable
+from itertools import repeat
 from time import monotonic
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from dispatch.terms import event
 from dispatch.terms.config import Policy
 from dispatch.terms.outcome import Cancelled, Done, Failed, Fault
 from dispatch.terms.shard import Entry
+from dispatch.wire.frames import Results
 
 __all__ = ("Books", "DoorLike")
 
@@ -81,31 +83,43 @@ class Books:
             door.take(outcomes, size=size, slot=seat.slot if seat else -1, seconds=seconds)
         self.on_settled()
 
-    def done(self, seat: Seat, items: list[Done[Any]], size: int) -> int:
+    def done(self, seat: Seat, results: Results[Any], size: int) -> int:
         """Settle a frame of values, and learn from it; how many there were."""
-        outcomes: list[Any] = self.ledger.done(seat.number, items)
+        first, values, ended = results.first, results.values, results.ended
+        seqs = results.seqs or range(first, first + len(values))
+        entries = self.ledger.done(seat.number, seqs)
+        starts = results.started if results.seqs else [*results.started, *ended]
+        outcomes: list[Any] = list(map(Done, values, entries, starts, ended, repeat(seat.info)))
+        if None in entries:
+            outcomes = [outcome for outcome in outcomes if outcome.entry is not None]  # late replies
         if not outcomes:
             return 0
-        if not seat.several:  # a frame is of one door, and so are its outcomes
-            seconds = sum([outcome.seconds for outcome in outcomes])
-            seat.ran(len(outcomes), seconds)
-            self.settle(outcomes[0].entry.origin.door, outcomes, size=size, seat=seat, seconds=seconds)
+        if not results.seqs:  # one after the other: a frame of one door
+            self._ran(seat, outcomes, size, ended[-1] - starts[0])
             return len(outcomes)
         by_door: dict[int, list[Any]] = {}
         for outcome in outcomes:
             by_door.setdefault(outcome.entry.origin.door, []).append(outcome)
-        for key, own in by_door.items():
-            seconds = sum([outcome.seconds for outcome in own])
-            seat.ran(len(own), seconds)
-            self.settle(key, own, size=size, seat=seat, seconds=seconds)
+        for own in by_door.values():
+            self._ran(seat, own, size, sum(outcome.ended - outcome.started for outcome in own))
         return len(outcomes)
+
+    def _ran(self, seat: Seat, outcomes: list[Any], size: int, seconds: float) -> None:
+        seat.ran(len(outcomes), seconds)
+        self.settle(outcomes[0].entry.origin.door, outcomes, size=size, seat=seat, seconds=seconds)
 
     def failed(self, seat: Seat, entry: Entry, fault: Fault, *, started: float, seconds: float) -> None:
         """An attempt failed: the shard's outcome, or another attempt."""
         seat.ran(1, seconds)
         key = entry.origin.door
         decision = judge(
-            entry, fault, self.policy, started=started, seconds=seconds, roll=self._random.random()
+            entry,
+            fault,
+            self.policy,
+            worker=seat.info,
+            started=started,
+            seconds=seconds,
+            roll=self._random.random(),
         )
         match decision:
             case Settle():

@@ -91,10 +91,12 @@ class Crew:
         lane = self.books.queue.next_lane(seat.runner)
         if lane is None:
             return False
-        number = seat.room(lane.pace, self.books.held(seat), ready=len(lane.entries), workers=workers)
+        held = self.books.held(seat)
+        seat.alone = seat.alone and bool(held)  # what it had for itself may have been taken back
+        number = seat.room(lane.pace, held, ready=len(lane.entries), workers=workers)
         if number <= 0:
             return False
-        self._send(seat, self.books.queue.take(lane, number))
+        self._send(seat, self.books.queue.take(lane, number), special=lane.special)
         return True
 
     def _feed_alone(self, seats: list[Seat]) -> list[Seat]:
@@ -106,27 +108,21 @@ class Crew:
                 rest.append(seat)
             else:
                 seat.alone = True
-                self._send(seat, [entry])
-        waits = self.books.queue.alone and not any(seat.alone for seat in seats)
+                self._send(seat, [entry], special=True)
+        waits = self.books.queue.alone and not any(seat.alone and self.books.held(seat) for seat in seats)
         return rest[1:] if waits else rest
 
-    def _send(self, seat: Seat, entries: list[Entry]) -> None:
-        first = self.books.ledger.assign(seat.number, entries, seat.info)
+    def _send(self, seat: Seat, entries: list[Entry], *, special: bool) -> None:
+        first = self.books.ledger.assign(seat.number, entries)
         seat.frames.append(first + len(entries) - 1)
-        indexes = [entry.index for entry in entries]
-        payloads = [entry.payload for entry in entries]
-        work = frames.Work(first, self.books.policy.timeout, indexes, payloads)
-        for offset, entry in enumerate(entries):
-            if entry.special:
-                if entry.id:
-                    work.ids[offset] = entry.id
-                if entry.history:
-                    work.attempts[offset] = len(entry.history) + 1
-                if entry.timeout is not None:
-                    work.timeouts[offset] = entry.timeout
+        work: frames.Work[Any] = frames.Work(
+            first, self.books.policy.timeout, [entry.index for entry in entries]
+        )
+        if special:
+            _specify(work, entries)
         if len(seat.frames) == 1:
             seat.heard_at = monotonic()
-        self.engine.send(seat.number, work)
+        self.engine.send_work(seat.number, work, [entry.payload for entry in entries])
         if self._looking is None:
             self._looking = asyncio.get_running_loop().call_later(LOOK, self._look)
 
@@ -178,7 +174,7 @@ class Crew:
             return
         for frame in said:
             if isinstance(frame, frames.Results):
-                if self.books.done(seat, frame.items, len(body)):
+                if self.books.done(seat, frame, len(body)):
                     seat.heard(monotonic())
             else:
                 self._rarely(seat, frame)
@@ -248,7 +244,7 @@ class Crew:
         seat = self.seats[worker]
         held = self.books.ledger.take_all(worker)
         evidence = fault or end_fault(ended, nonsense=seat.nonsense)
-        state, alone, nonsense = seat.state, seat.alone, seat.nonsense
+        state, nonsense = seat.state, seat.nonsense
         expected = state == "leaving" or self.closing
         seat.ended()
         told = None if expected else evidence
@@ -267,16 +263,13 @@ class Crew:
             if ended.why in ("killed", "nanny") and not nonsense:  # we did it, or nobody saw what ran
                 self.books.back(held.values())
             else:
-                self._charge(seat, held, ended, evidence, alone=alone)
+                self._charge(seat, held, ended, evidence)
             self._live_again(seat, evidence)
         self.on_change()
         self.feed()
 
-    def _charge(
-        self, seat: Seat, held: dict[int, Entry], ended: frames.Ended, fault: Fault, *, alone: bool
-    ) -> None:
-        several = seat.several and not alone
-        found = blame(held, running=ended.seq, several=several, exact=ended.why == "timed_out")
+    def _charge(self, seat: Seat, held: dict[int, Entry], ended: frames.Ended, fault: Fault) -> None:
+        found = blame(held, running=ended.seq, several=seat.several, exact=ended.why == "timed_out")
         for entry in found.suspects:
             entry.alone = True
         self.books.back([*found.suspects, *found.innocent])
@@ -363,3 +356,15 @@ def _nothing() -> None:
 
 def _ignore(fault: Fault) -> None:
     pass
+
+
+def _specify(work: frames.Work[Any], entries: list[Entry]) -> None:
+    """Add to a frame what some of its shards have beside index and payload."""
+    for offset, entry in enumerate(entries):
+        if entry.special:
+            if entry.id:
+                work.ids[offset] = entry.id
+            if entry.history:
+                work.attempts[offset] = len(entry.history) + 1
+            if entry.timeout is not None:
+                work.timeouts[offset] = entry.timeout

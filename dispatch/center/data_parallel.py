@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 
-from dispatch.center.base import P, R, _Concrete
+from dispatch.center.base import P, R
+from dispatch.center.concrete import Concrete
 
 __all__ = ("DataParallelDispatchCenter", "usable_cpus")
 
 
-class DataParallelDispatchCenter(_Concrete[P, R]):
+class DataParallelDispatchCenter(Concrete[P, R]):
     """Runs shards in worker processes (`anyio.to_process`), each killable, each replaced when it dies."""
 
     def _workers(self) -> int:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dispatch.center.base import P, R, _Concrete
+from dispatch.center.base import P, R
+from dispatch.center.concrete import Concrete
 from dispatch.terms.errors import CenterClosed
 from dispatch.terms.outcome import Cancelled, Done, Failed, Plan, PlannedShard, Report
 from dispatch.terms.shard import Entry, Origin, Shard
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ("DummyDispatchCenter",)
 
 
-class DummyDispatchCenter(_Concrete[P, R]):
+class DummyDispatchCenter(Concrete[P, R]):
     """Consumes the shards and encodes each; every outcome is Cancelled, and `report.plan` says what was seen.
 
     With a `work_dir` the plan is also written there, as plan.json.
@@ -163,5 +164,5 @@ class _Planner:
         digest = blake2b(data, digest_size=16).hexdigest()
         self.plan.shards.append(PlannedShard(id=name, size=len(data), digest=digest, problem=problem))
         origin = Origin(0, next(iter(self._codecs.values())).decode_payload)
-        entry = Entry(index, msgspec.Raw(data), origin, id=shard.id, unencoded=shard.payload)
+        entry = Entry(index, data, origin, id=shard.id, unencoded=shard.payload)
         self.outcomes.append(Cancelled(entry=entry))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count, repeat
 from typing import Any
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from dispatch.terms.errors import ConfigError, DuplicateShard
 from dispatch.terms.outcome import Failed
@@ -21,6 +21,7 @@ class Taken(Struct):
     entries: list[Entry]
     failed: list[Failed]
     size: int
+    special: bool = False  # some travel with more than index and payload
     error: ConfigError | None = None
 
 
@@ -40,16 +41,16 @@ class Intake:
 
         The happy path is a handful of C loops; a bunch with a Shard or an unencodable payload is taken one by one.
         """
-        if Shard not in set(map(type, payloads)):
+        if Shard not in map(type, payloads):
             try:
-                raws = list(map(self._default.encode, payloads))
+                encoded = self._default.encode_all(payloads)
             except NotDeliverable:
                 pass
             else:
-                start, self.read = self.read, self.read + len(raws)
-                entries = list(map(Entry, count(start), map(Raw, raws), repeat(self.origin), repeat(now)))
-                return Taken(entries, [], sum(map(len, raws)))
-        taken = Taken([], [], 0)
+                start, self.read = self.read, self.read + len(encoded)
+                entries = list(map(Entry, count(start), encoded, repeat(self.origin), repeat(now)))
+                return Taken(entries, [], sum(map(len, encoded)))
+        taken = Taken([], [], 0, special=True)
         for payload in payloads:
             try:
                 entry, failed, size = self.one(payload, now)
@@ -74,7 +75,7 @@ class Intake:
         self._check(shard)
         codec = self._codecs[shard.runner] if shard.runner else self._default
         entry = Entry(
-            self.read, Raw(b"\xc0"), self._origins[codec.name], now, shard.id, shard.timeout, shard.runner
+            self.read, b"\xc0", self._origins[codec.name], now, shard.id, shard.timeout, shard.runner
         )
         entry.special = bool(shard.id) or shard.timeout is not None
         self.read += 1
@@ -83,7 +84,7 @@ class Intake:
         except NotDeliverable as error:
             entry.unencoded = shard.payload
             return entry, Failed(fault=undeliverable(f"shard {entry.shard_id}", str(error)), entry=entry), 0
-        entry.payload = Raw(data)
+        entry.payload = data
         if shard.id:
             self._ids.add(shard.id)
         return entry, None, len(data)

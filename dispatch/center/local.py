@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from dispatch.center.base import P, R, _Concrete
+from dispatch.center.base import P, R
+from dispatch.center.concrete import Concrete
 
 if TYPE_CHECKING:
     from dispatch.engines.base import Engine
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ("LocalDispatchCenter",)
 
 
-class LocalDispatchCenter(_Concrete[P, R]):
+class LocalDispatchCenter(Concrete[P, R]):
     """Runs shards on a thread of this process, so that the event loop stays alive and breakpoints work.
 
     It cannot stop, isolate, limit or capture sync code: cancelling abandons the (daemon) thread.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import CancelScope
 
+from dispatch.center.concrete import Concrete
 from dispatch.center.interrupts import interrupts
 from dispatch.center.run import Outcomes, RunDoor, SourceDoor, StreamDoor
 from dispatch.center.seat import Seat
@@ -189,11 +190,9 @@ async def _background(work: Any, *args: Any) -> AsyncIterator[None]:
 
 def _customised(center: type[Any]) -> bool:
     """Whether workers must import this centre: it brings its own restore_shared_param, or a type for it."""
-    from dispatch.center.base import _Concrete
-
     return (
-        center.restore_shared_param is not _Concrete.restore_shared_param
-        or center.get_shared_param is not _Concrete.get_shared_param
+        center.restore_shared_param is not Concrete.restore_shared_param
+        or center.get_shared_param is not Concrete.get_shared_param
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from itertools import islice
 from time import monotonic
 from typing import Any, Generic, TypeVar
@@ -23,7 +23,7 @@ from dispatch.wire.codec import Codec
 
 __all__ = ("Outcomes", "RunDoor", "SourceDoor", "StreamDoor")
 
-BUNCH = 256  # shards read from a source before the event loop gets a turn
+BUNCH = 1024  # shards read from a source before the event loop gets a turn
 
 R = TypeVar("R")
 
@@ -50,6 +50,7 @@ class SourceDoor(Generic[R]):
         self._workers: dict[int, list[float]] = {}
         self._kept: list[Any] = []  # what the report holds
         session.books.doors[key] = self
+        session.books.queue.pace(key).more = True
 
     # Reading.
 
@@ -68,6 +69,7 @@ class SourceDoor(Generic[R]):
         finally:
             self.exhausted = self.error is None and not self.stopping and not self.session.draining
             self._over = True
+            self.session.books.queue.pace(self.key).more = False
             self._tell()
 
     _over = False
@@ -79,8 +81,7 @@ class SourceDoor(Generic[R]):
                 return
             payloads: list[Any] = []
             try:
-                for payload in islice(source, number):
-                    payloads.append(payload)  # noqa: PERF402  (one by one: what came before an error counts)
+                payloads.extend(islice(source, number))  # keeps what came before an error
             finally:
                 self._admit(payloads)
             if len(payloads) < number:
@@ -117,7 +118,7 @@ class SourceDoor(Generic[R]):
         if taken.entries:
             self.session.books.queue.pace(self.key).sized(len(taken.entries), taken.size)
             for group in by_runner(taken.entries):
-                self.session.push(group)
+                self.session.push(group, special=taken.special)
         if taken.error is not None:
             raise taken.error
 
@@ -300,20 +301,17 @@ class Outcomes(Generic[R]):
 
     def __init__(self, door: StreamDoor[R]) -> None:
         self._door = door
-        self._bunch: list[Any] = []
+        self._bunch: Iterator[Any] = iter(())
 
     async def __aiter__(self) -> AsyncIterator[Done[R] | Failed | Cancelled]:
         while True:
-            bunch = self._bunch
-            if not bunch:
-                found = await self._door.bunch()
-                if found is None:
-                    return
-                found.reverse()
-                bunch = self._bunch = found
-                await asyncio.sleep(0)  # a bunch per turn of the loop: the host's other tasks run between
-            while bunch:
-                yield bunch.pop()
+            for outcome in self._bunch:
+                yield outcome
+            found = await self._door.bunch()
+            if found is None:
+                return
+            self._bunch = iter(found)
+            await asyncio.sleep(0)  # a bunch per turn of the loop: the host's other tasks run between
 
     async def __anext__(self) -> Done[R] | Failed | Cancelled:
         async for outcome in self:

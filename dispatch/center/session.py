@@ -145,9 +145,9 @@ class Session:
         """Whether no new shard starts any more."""
         return self.books.draining
 
-    def push(self, entries: list[Entry]) -> None:
-        """Take in new shards of one door and runner class."""
-        self.books.queue.push(entries)
+    def push(self, entries: list[Entry], *, special: bool) -> None:
+        """Take in new shards of one door and runner class. `special`: some travel with more than index and payload."""
+        self.books.queue.push(entries, special=special)
         self.crew.feed()
 
     def withdraw(self, entry: Entry) -> None:

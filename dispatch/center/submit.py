@@ -61,7 +61,7 @@ class CallDoor:
         waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiters[entry.index] = waiter
         self._held_bytes += size
-        self._session.push([entry])
+        self._session.push([entry], special=entry.special)
         try:
             return await waiter
         except asyncio.CancelledError:

@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from dispatch.terms.outcome import Fault
-from dispatch.wire.frames import Ended, Fenced, Pulse
+from dispatch.wire.frames import Ended, Fenced, Pulse, Work
 from dispatch.worker.spec import Lease
 
 __all__ = ("Engine", "Host", "Start")
@@ -63,6 +63,10 @@ class Engine(ABC):
     @abstractmethod
     def send(self, worker: int, frame: Struct) -> None:
         """Send a frame to a worker's runner. Never blocks; a frame to a dead runner is lost."""
+
+    @abstractmethod
+    def send_work(self, worker: int, work: Work[Any], payloads: Sequence[bytes]) -> None:
+        """Send a Work frame with payloads that are encoded already. As `send`."""
 
     @abstractmethod
     def fence(self, worker: int, upto: int, *, kill: Sequence[int] = ()) -> None:

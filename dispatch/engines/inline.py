@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
+from typing import Any
 
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from dispatch.engines.base import Engine, Host, Start
 from dispatch.wire.channel import Channel
-from dispatch.wire.frames import Ended, Fenced
+from dispatch.wire.frames import Ended, Fenced, Work
 from dispatch.wire.line import FRAME_SLACK, Line
 from dispatch.worker.main import serve
 from dispatch.worker.slot import Slot
@@ -93,6 +94,11 @@ class InlineEngine(Engine):
         inmate = self._workers.get(worker)
         if inmate is not None:
             inmate.channel.send(frame)
+
+    def send_work(self, worker: int, work: Work[Any], payloads: Sequence[bytes]) -> None:
+        inmate = self._workers.get(worker)
+        if inmate is not None:
+            inmate.channel.send_with(work, payloads, len(payloads))
 
     def fence(self, worker: int, upto: int, *, kill: Sequence[int] = ()) -> None:
         inmate = self._workers.get(worker)

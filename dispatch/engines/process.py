@@ -216,7 +216,9 @@ class ProcessEngine(Engine):
         if silent and again:
             self._kill_nanny(worker)
         else:
-            loop.call_later(LISTEN if silent else SILENCE / 5, partial(self._listen, worker, life, again=silent))
+            loop.call_later(
+                LISTEN if silent else SILENCE / 5, partial(self._listen, worker, life, again=silent)
+            )
 
     def _kill_nanny(self, worker: _Worker) -> None:
         """SIGKILL to a nanny that does not answer, and to its runner's group."""
@@ -281,6 +283,11 @@ class ProcessEngine(Engine):
         held = self._workers.get(worker)
         if held is not None and held.runner is not None:
             held.runner.send(frame)
+
+    def send_work(self, worker: int, work: frames.Work[Any], payloads: Sequence[bytes]) -> None:
+        held = self._workers.get(worker)
+        if held is not None and held.runner is not None:
+            held.runner.send_with(work, payloads, len(payloads))
 
     def fence(self, worker: int, upto: int, *, kill: Sequence[int] = ()) -> None:
         held = self._workers.get(worker)

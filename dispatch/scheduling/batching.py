@@ -16,13 +16,14 @@ FRAMES_IN_FLIGHT = 2  # the second one waits in the worker's socket, so that the
 
 
 class Pace:
-    """The running mean of what a shard of one door takes: `seconds`, and `size` in bytes."""
+    """What a shard of one door takes, running means: `seconds`, and `size` in bytes; and whether `more` will come."""
 
-    __slots__ = ("seconds", "size")
+    __slots__ = ("more", "seconds", "size")
 
     def __init__(self) -> None:
         self.seconds: float | None = None
         self.size = 0.0
+        self.more = False  # the door's source has not ended
 
     def ran(self, shards: int, seconds: float) -> None:
         """Learn from `shards` outcomes that ran `seconds` together. Recent ones weigh more."""
@@ -44,7 +45,7 @@ def frame_size(pace: Pace, *, ready: int, workers: int) -> int:
         return 1
     by_time = TARGET / pace.seconds if pace.seconds > TARGET / MOST else MOST
     by_size = FRAME_BYTES / pace.size if pace.size > FRAME_BYTES / MOST else MOST
-    by_share = ready / (FRAMES_IN_FLIGHT * workers)
+    by_share = ready / (workers if pace.more else FRAMES_IN_FLIGHT * workers)
     return max(1, int(min(by_time, by_size, by_share)))
 
 

@@ -16,13 +16,13 @@ finds nothing and is dropped.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from msgspec import Struct
-from msgspec.structs import force_setattr
 
 from dispatch.terms.config import Policy, Retry
-from dispatch.terms.outcome import Attempt, Cause, Done, Fault
+from dispatch.terms.outcome import Attempt, Cause, Fault
 from dispatch.terms.shard import Entry, WorkerInfo
 
 __all__ = ("TRANSITIONS", "Again", "Blame", "Ledger", "Settle", "blame", "judge")
@@ -39,6 +39,7 @@ TRANSITIONS: dict[tuple[Place, str], tuple[Place, ...]] = {
     ("ASSIGNED", "cancel"): ("SETTLED",),
 }
 
+_NOTHING: dict[int, Entry] = {}
 DEATHS: frozenset[Cause] = frozenset({"crashed", "out_of_memory"})
 
 
@@ -77,28 +78,20 @@ class Ledger:
         """The seq that the next attempt will get; every attempt before has a smaller one."""
         return self._next
 
-    def assign(self, worker: int, entries: list[Entry], info: WorkerInfo) -> int:
+    def assign(self, worker: int, entries: list[Entry]) -> int:
         """Give shards to a worker, in this order; the seq of the first, the others count up from it."""
         first = self._next
         self._next += len(entries)
-        for entry in entries:
-            entry.worker = info
         held = self.in_flight.get(worker)
         if held is None:
             held = self.in_flight[worker] = {}
         held.update(zip(range(first, self._next), entries, strict=True))
         return first
 
-    def done(self, worker: int, outcomes: list[Done[object]]) -> list[Done[object]]:
-        """Settle a frame of outcomes; those whose attempt is not held any more are dropped."""
-        held = self.in_flight.get(worker, {})
-        stale = False
-        for outcome in outcomes:
-            entry = held.pop(outcome.seq, None)
-            if entry is None:
-                stale = True
-            force_setattr(outcome, "entry", entry)  # also None: what came over the wire is no Entry
-        return [outcome for outcome in outcomes if outcome.entry is not None] if stale else outcomes
+    def done(self, worker: int, seqs: Iterable[int]) -> list[Entry | None]:
+        """Settle a frame of attempts; None stands for one that is not held any more."""
+        pop = self.in_flight.get(worker, _NOTHING).pop
+        return [pop(seq, None) for seq in seqs]
 
     def take(self, worker: int, seq: int) -> Entry | None:
         """Take one attempt off a worker; None if it is not held any more."""
@@ -132,14 +125,20 @@ class Ledger:
 
 
 def judge(
-    entry: Entry, fault: Fault, policy: Policy, *, started: float, seconds: float, roll: float
+    entry: Entry,
+    fault: Fault,
+    policy: Policy,
+    *,
+    worker: WorkerInfo,
+    started: float,
+    seconds: float,
+    roll: float,
 ) -> Settle | Again:
     """Enter a failed attempt on a shard's books, and say whether it has another. `roll` is in [0, 1)."""
-    worker = entry.worker
     attempt = Attempt(
-        runner=worker.runner if worker else "",
-        pid=worker.pid if worker else 0,
-        started_at=started + (worker.epoch if worker else 0.0),
+        runner=worker.runner,
+        pid=worker.pid,
+        started_at=started + worker.epoch,
         seconds=seconds,
         queued=max(0.0, started - entry.ready_at),
         fault=fault,

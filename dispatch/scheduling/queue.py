@@ -19,11 +19,12 @@ __all__ = ("Lane", "ReadyQueue")
 class Lane:
     """The ready shards of one door for one runner class, first in first out."""
 
-    __slots__ = ("door", "entries", "pace", "runner")
+    __slots__ = ("door", "entries", "pace", "runner", "special")
 
     def __init__(self, door: int, runner: str, pace: Pace) -> None:
         self.door, self.runner, self.pace = door, runner, pace
         self.entries: deque[Entry] = deque()
+        self.special = False  # some of its shards may travel with more than index and payload
 
     def take(self, number: int) -> list[Entry]:
         """The next `number` shards, fewer if there are fewer."""
@@ -60,10 +61,11 @@ class ReadyQueue:
             pace = self._paces[door] = Pace()
         return pace
 
-    def push(self, entries: list[Entry]) -> None:
-        """Make new shards of one door and one runner class ready, behind those that wait."""
+    def push(self, entries: list[Entry], *, special: bool) -> None:
+        """Make new shards of one door and one runner class ready, behind those that wait. `special`: some are."""
         lane = self._lane(entries[0])
         lane.entries.extend(entries)
+        lane.special = lane.special or special
         self.ready += len(entries)
 
     def put_back(self, entries: Iterable[Entry]) -> None:
@@ -72,7 +74,9 @@ class ReadyQueue:
             if entry.alone:
                 self.alone.appendleft(entry)
             else:
-                self._lane(entry).entries.appendleft(entry)
+                lane = self._lane(entry)
+                lane.entries.appendleft(entry)
+                lane.special = lane.special or entry.special
                 self.ready += 1
 
     def delay(self, entry: Entry, due: float) -> None:

@@ -1,7 +1,6 @@
 """What became of a shard: Done, Failed or Cancelled, exactly one per shard.
 
-`Done` is decoded straight from the worker's frame, so its first four fields are the wire's order.
-The rest of an outcome is read from the parent's Entry when somebody asks.
+What an outcome tells beside its value is read from the parent's Entry when somebody asks.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from dispatch.terms.errors import (
     Undeliverable,
     WorkerDied,
 )
-from dispatch.terms.shard import Entry
+from dispatch.terms.shard import Entry, WorkerInfo
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -126,27 +125,26 @@ class _Common(Struct, frozen=True, kw_only=True):
         return self._books.reused
 
 
-class Done(_Common, Generic[R], frozen=True, array_like=True, kw_only=True, eq=False):
+class Done(_Common, Generic[R], frozen=True, eq=False):
     """The shard ran, and `value` is what the runner returned."""
 
-    seq: int = 0
-    started: float = 0.0
-    seconds: float = 0.0
     value: R
-    entry: Any = None  # an Entry of the parent; never on the wire
+    entry: Any = None  # an Entry of the parent
+    started: float = 0.0  # monotonic, as `ended`
+    ended: float = 0.0
+    worker: WorkerInfo | None = None
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """Every execution of the shard; the last one succeeded."""
-        entry = self._books
-        worker = entry.worker
+        entry, worker = self._books, self.worker
         if worker is None:
             return entry.history
         last = Attempt(
             runner=worker.runner,
             pid=worker.pid,
             started_at=self.started + worker.epoch,
-            seconds=self.seconds,
+            seconds=self.ended - self.started,
             queued=max(0.0, self.started - entry.ready_at),
         )
         return (*entry.history, last)
@@ -167,7 +165,7 @@ class Failed(_Common, frozen=True, kw_only=True, eq=False):
     """The shard is out of attempts; `fault` says why the last one failed."""
 
     fault: Fault
-    entry: Any = None  # an Entry of the parent; never on the wire
+    entry: Any = None  # an Entry of the parent
 
     def unwrap(self) -> NoReturn:
         """Raise what the runner raised where that is safe, else the error that stands for the fault's cause."""
@@ -199,7 +197,7 @@ class Failed(_Common, frozen=True, kw_only=True, eq=False):
 class Cancelled(_Common, frozen=True, kw_only=True, eq=False):
     """The run was interrupted, or the shard withdrawn, before it was done."""
 
-    entry: Any = None  # an Entry of the parent; never on the wire
+    entry: Any = None  # an Entry of the parent
 
     def unwrap(self) -> NoReturn:
         """Raise ShardCancelled."""

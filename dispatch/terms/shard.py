@@ -6,11 +6,11 @@ An Entry's payload is encoded once and stays bytes: a retry, the journal and `ou
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable, Iterable
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Generic, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -21,7 +21,7 @@ else:
 
     P = TypeVar("P")
 
-__all__ = ("Entry", "Origin", "Shard", "WorkerInfo", "shard_rng")
+__all__ = ("Entry", "Origin", "Shard", "Shards", "WorkerInfo", "shard_rng")
 
 
 class Frame(Protocol):
@@ -63,13 +63,16 @@ class Shard(Struct, Generic[P], eq=False):
         return self._rng  # type: ignore[no-any-return]  # private, set two lines up
 
 
+Shards: TypeAlias = Iterable[P | Shard[P]] | AsyncIterable[P | Shard[P]]  # what a door reads
+
+
 def shard_rng(seed: int, supplied_id: str, payload: bytes) -> random.Random:
     """A generator that depends on nothing but the seed and what identifies the shard."""
     identity = b"i" + supplied_id.encode() if supplied_id else b"p" + payload
     return random.Random(blake2b(identity, key=str(seed).encode()[:64], digest_size=16).digest())  # noqa: S311
 
 
-class WorkerInfo(Struct, frozen=True):
+class WorkerInfo(Struct, frozen=True, gc=False):
     """Who ran an attempt. `epoch` is wall clock minus monotonic clock, in seconds."""
 
     runner: str
@@ -81,7 +84,7 @@ class Origin(Struct, frozen=True):
     """What all shards of one door share: the door's key, and how to read a payload back."""
 
     door: int
-    decode: Callable[[Raw], Any]
+    decode: Callable[[bytes], Any]
 
 
 class Entry(Struct, eq=False, gc=False):
@@ -91,7 +94,7 @@ class Entry(Struct, eq=False, gc=False):
     """
 
     index: int
-    payload: Raw
+    payload: bytes  # encoded
     origin: Origin
     ready_at: float = 0.0
     id: str = ""
@@ -104,7 +107,6 @@ class Entry(Struct, eq=False, gc=False):
     charged: int = 0  # attempts charged to the retry budget
     deaths: int = 0  # attempts charged to the crash budget
     history: tuple[Any, ...] = ()
-    worker: WorkerInfo | None = None
     unencoded: Any = None  # the payload itself, where it could not be encoded
 
     @property

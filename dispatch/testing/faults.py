@@ -89,11 +89,15 @@ def once(kind: str, verdict: Verdict, *, number: int = 0, worker: int | None = N
 
 
 class FaultyChannel:
-    """The relay; its call is what `ProcessEngine(relay=...)` wants. Leaving the block ends every connection."""
+    """The relay; its call is what `ProcessEngine(relay=...)` wants.
+
+    Leaving the block ends every connection, and raises what the judge raised, if it did.
+    """
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
         self._links: set[asyncio.Task[None]] = set()
+        self._errors: list[BaseException] = []
         self.passed: Counter[str] = Counter()  # frames that came by, by kind
         self._opening: asyncio.Task[asyncio.Server] | None = None
         self._remove: Callable[[], None] = _nothing
@@ -120,6 +124,8 @@ class FaultyChannel:
             task.cancel()
         if self._links:
             await asyncio.wait(self._links)
+        if self._errors:
+            raise self._errors[0]
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str) -> None:
         """One connection, from a worker's to its end."""
@@ -140,7 +146,8 @@ class FaultyChannel:
             finally:
                 for pump in pumps:
                     pump.cancel()
-                await asyncio.wait(pumps)
+                ends = await asyncio.gather(*pumps, return_exceptions=True)
+                self._errors += [end for end in ends if isinstance(end, Exception) and not isinstance(end, OSError)]
         except (OSError, asyncio.CancelledError):
             pass  # one of the two is gone, or the relay is closed: the connection ends
         finally:

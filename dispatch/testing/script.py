@@ -44,6 +44,7 @@ __all__ = (
     "Surrender",
     "Tell",
     "Touch",
+    "UnreadyRunner",
     "WaitFor",
     "in_turn",
     "play",
@@ -350,3 +351,16 @@ class AsyncScriptedRunner(_Scripted):
             except asyncio.CancelledError:
                 if not act.deaf:
                     raise
+
+
+class UnreadyRunner(Runner[Any]):
+    """Can never be made ready."""
+
+    reason = "the script says that this runner never gets ready"
+
+    def setup(self) -> None:
+        """Raise."""
+        raise RuntimeError(self.reason)
+
+    def do_run(self, shard: Shard[Any]) -> None:
+        """Never called."""

@@ -11,15 +11,17 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
 from msgspec import Struct
 
-from dispatch.wire.frames import FrameError, Splitter, encode, head
+from dispatch.wire.frames import FrameError, Results, Splitter, Work, encode, open_ended
 
 __all__ = ("Channel", "accept", "dial", "listen")
+
+UNJOINED = 64 * 1024  # bytes from which joining costs more than a further buffer
 
 
 class Channel(asyncio.BufferedProtocol):
@@ -72,10 +74,18 @@ class Channel(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.write(encode(frame))
 
-    def write(self, *parts: bytes | bytearray) -> None:
-        """Send the parts of one frame's body."""
-        if self._transport is not None:
-            self._transport.writelines([head(sum(map(len, parts))), *parts])
+    def send_with(
+        self, frame: Work[Any] | Results[Any], items: Sequence[bytes | bytearray], number: int
+    ) -> None:
+        """Send a frame whose last field is `number` items that are encoded already."""
+        if self._transport is None:
+            return
+        size = sum(map(len, items))
+        head = open_ended(frame, number, size)
+        if size < UNJOINED:
+            self._transport.write(b"".join((head, *items)))
+        else:
+            self._transport.writelines((head, *items))
 
     def close(self) -> None:
         """Close when all is written."""

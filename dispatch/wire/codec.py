@@ -16,11 +16,21 @@ import msgspec
 from msgspec import Raw, Struct
 
 from dispatch.terms.errors import RunnerError
-from dispatch.terms.outcome import Done, Fault
+from dispatch.terms.outcome import Fault
 from dispatch.wire import frames
 from dispatch.wire.frames import FrameError
 
-__all__ = ("Codec", "NotDeliverable", "control_decoder", "decoder_for", "dump", "from_plain", "undeliverable")
+__all__ = (
+    "Codec",
+    "NotDeliverable",
+    "control_decoder",
+    "decoder_for",
+    "dump",
+    "encode",
+    "encode_into",
+    "from_plain",
+    "undeliverable",
+)
 
 
 def dump(value: Any) -> Any:
@@ -44,6 +54,7 @@ def load(kind: Any, plain: Any) -> Any:
 
 _ENCODER = msgspec.msgpack.Encoder(enc_hook=dump)
 encode: Callable[[Any], bytes] = _ENCODER.encode
+encode_into: Callable[[Any, bytearray, int], None] = _ENCODER.encode_into
 
 
 def decoder_for(kind: Any) -> msgspec.msgpack.Decoder[Any]:
@@ -92,21 +103,23 @@ class Codec:
             raise NotDeliverable(f"{what} is {len(data)} bytes encoded, over max_value_bytes={self.limit}")
         return data
 
-    def encode_into(self, item: tuple[int, float, float, Any], buffer: bytearray) -> None:
-        """Append an outcome to a frame's buffer; on failure the buffer is as it was.
-
-        Raises NotDeliverable, naming type and path, if the value cannot be encoded or is too big.
-        """
-        before = len(buffer)
+    def encode_all(self, payloads: list[Any]) -> list[bytes]:
+        """Payloads as bytes. Raises NotDeliverable if any cannot be: then ask for each, to find it."""
         try:
-            _ENCODER.encode_into(item, buffer, -1)
-        except Exception as error:  # noqa: BLE001  (whatever a hook or a property of the value raises)
-            del buffer[before:]
-            raise NotDeliverable(f"value {explain(item[3], error)}") from None
-        if len(buffer) - before > self.limit:
-            size = len(buffer) - before
-            del buffer[before:]
-            raise NotDeliverable(f"value is {size} bytes encoded, over max_value_bytes={self.limit}")
+            encoded = list(map(encode, payloads))
+        except Exception as error:  # noqa: BLE001  (whatever a hook or a property of a payload raises)
+            raise NotDeliverable(str(error)) from None
+        if sum(map(len, encoded)) > self.limit and max(map(len, encoded)) > self.limit:
+            raise NotDeliverable("a payload is too big")
+        return encoded
+
+    def why_not(self, value: Any, error: Exception) -> NotDeliverable:
+        """What to raise for a value that would not encode."""
+        return NotDeliverable(f"value {explain(value, error)}")
+
+    def too_big(self, size: int) -> NotDeliverable:
+        """What to raise for a value of so many encoded bytes."""
+        return NotDeliverable(f"value is {size} bytes encoded, over max_value_bytes={self.limit}")
 
     def decode_payload(self, raw: Raw | bytes) -> Any:
         """A payload from its bytes. Raises NotDeliverable if they do not fit the annotation."""
@@ -143,15 +156,16 @@ class Codec:
 
     def _one_by_one(self, results: frames.Results[Raw]) -> list[Any]:
         found: list[Any] = []
-        for item in results.items:
+        seqs = results.seqs or range(results.first, results.first + len(results.values))
+        starts = results.started if results.seqs else [*results.started, *results.ended]
+        for seq, started, ended, raw in zip(seqs, starts, results.ended, results.values, strict=False):
             try:
-                value = self.decode_value(item.value)
+                value = self.decode_value(raw)
             except NotDeliverable as error:
                 fault = undeliverable(self.name, str(error))
-                found.append(frames.Fail(item.seq, item.started, item.seconds, fault))
+                found.append(frames.Fail(seq, started, ended - started, fault))
             else:
-                done = Done(seq=item.seq, started=item.started, seconds=item.seconds, value=value)
-                found.append(frames.Results([done]))
+                found.append(frames.Results(seq, [], [started], [ended], [value]))
         return found
 
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import Raw, Struct, field
 
-from dispatch.terms.outcome import Done, Fault
+from dispatch.terms.outcome import Fault
 
 __all__ = (
     "Answer",
@@ -40,8 +40,7 @@ __all__ = (
     "Withdraw",
     "Work",
     "encode",
-    "head",
-    "results_body",
+    "open_ended",
 )
 
 R = TypeVar("R")
@@ -79,10 +78,10 @@ class Work(Struct, Generic[P], frozen=True, array_like=True, tag="work"):
     first: int
     timeout: float | None
     indexes: list[int]
-    payloads: list[P]
     ids: dict[int, str] = field(default_factory=dict)
     attempts: dict[int, int] = field(default_factory=dict)
     timeouts: dict[int, float] = field(default_factory=dict)
+    payloads: list[P] = field(default_factory=list)
 
 
 class Answer(_Frame, tag="answer"):
@@ -120,9 +119,17 @@ class NotReady(_Frame, tag="notready"):
 
 
 class Results(Struct, Generic[R], frozen=True, array_like=True, tag="results"):
-    """Shards that are done."""
+    """Shards that are done: attempts `first`, `first + 1` ..., or those in `seqs`.
 
-    items: list[Done[R]]
+    One after the other: each started when the one before it ended, the first at `started[0]`. With `seqs`, `started`
+    holds a time for each. Times are monotonic.
+    """
+
+    first: int
+    seqs: list[int]
+    started: list[float]
+    ended: list[float]
+    values: list[R] = field(default_factory=list)
 
 
 class Fail(_Frame, tag="fail"):
@@ -237,17 +244,10 @@ def encode(frame: Struct) -> bytes:
     return PREFIX.pack(len(body)) + body
 
 
-_RESULTS_HEAD = _encoder.encode(("results",)).replace(b"\x91", b"\x92", 1)
-
-
-def results_body(number: int) -> bytes:
-    """What stands before `number` encoded outcomes in a Results frame."""
-    return _RESULTS_HEAD + _LIST32.pack(0xDD, number)
-
-
-def head(size: int) -> bytes:
-    """The length prefix of a body of `size` bytes."""
-    return PREFIX.pack(size)
+def open_ended(frame: Work[Any] | Results[Any], number: int, size: int) -> bytes:
+    """A frame, its length in front, up to its last field: `number` encoded items of `size` bytes are to follow."""
+    body = _encoder.encode(frame)[:-1]  # the last byte says that the list is empty
+    return PREFIX.pack(len(body) + _LIST32.size + size) + body + _LIST32.pack(0xDD, number)
 
 
 class Splitter:

@@ -91,8 +91,11 @@ class AsyncLane:
         self._waiting: deque[tuple[int, float | None, Shard[Any]]] = deque()
         self._running: dict[int, _Running] = {}
         self._deadlines: list[tuple[float, int]] = []
-        self._buffer = bytearray()
-        self._held = 0
+        self._seqs: list[int] = []  # outcomes that wait for company: their attempts, times, and values
+        self._started: list[float] = []
+        self._ended: list[float] = []
+        self._values: list[bytes] = []
+        self._size = 0
         self._flushing = False
         self._calls = Calls()
         self._asked: dict[int, asyncio.Future[frames.Answer]] = {}
@@ -169,9 +172,7 @@ class AsyncLane:
             if type(shard.payload) is Raw:
                 shard.payload = self._codec.decode_payload(shard.payload)
             value = await _Steps(self._runner.do_run(shard), self._slot, running.seq, self._next_deadline)
-            seconds = monotonic() - running.started
-            self._codec.encode_into((running.seq, running.started, seconds, value), self._buffer)
-            self._held += 1
+            self._keep(running, value)
             self._flush_soon()
         except BaseException as error:  # noqa: BLE001  (a task's SystemExit must not end its neighbours' loop)
             self._failed(running, error)
@@ -179,6 +180,14 @@ class AsyncLane:
             if alarm is not None:
                 alarm.cancel()
             self._settle(running)
+
+    def _keep(self, running: _Running, value: Any) -> None:
+        encoded = self._codec.encode(value, "value")
+        self._seqs.append(running.seq)
+        self._started.append(running.started)
+        self._ended.append(monotonic())
+        self._values.append(encoded)
+        self._size += len(encoded)
 
     def _settle(self, running: _Running) -> None:
         self._tell_output(running)
@@ -230,7 +239,7 @@ class AsyncLane:
         return deadlines[0][0] if deadlines else math.inf
 
     def _flush_soon(self) -> None:
-        if len(self._buffer) > FLUSH_BYTES:
+        if self._size > FLUSH_BYTES:
             self._flush()
         elif not self._flushing:
             self._flushing = True
@@ -238,10 +247,10 @@ class AsyncLane:
 
     def _flush(self) -> None:
         self._flushing = False
-        if self._held:
-            number, self._held = self._held, 0
-            self._channel.write(frames.results_body(number), self._buffer)
-            self._buffer = bytearray()
+        if self._seqs:
+            results: frames.Results[Any] = frames.Results(0, self._seqs, self._started, self._ended)
+            self._channel.send_with(results, self._values, len(self._values))
+            self._seqs, self._started, self._ended, self._values, self._size = [], [], [], [], 0
 
     async def ask(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Ask the centre. Raises what its method raises; cancelling forgets the answer."""

@@ -210,16 +210,16 @@ class ForkLane(SyncLane):
         if fault is None and result is not None:
             try:
                 _well_formed.decode(result.value)
-                self._codec.encode_into(
-                    (child.seq, child.started, ended - child.started, result.value), self._buffer
-                )
-            except (msgspec.DecodeError, NotDeliverable) as error:
+            except msgspec.DecodeError as error:
                 fault = undeliverable(self._described.name, str(error))
         self._slot.leave()
-        if fault is None:
-            self._held += 1
+        if fault is None and result is not None:
+            self._unsent, self._start = child.seq, child.started
+            self._buffer += bytes(result.value)
+            self._ends.append(ended)
             self.flush()
         else:
+            assert fault is not None
             told = msgspec.structs.replace(fault, output=output, rebuild=False)
             self._line.send(frames.Fail(child.seq, child.started, ended - child.started, told))
 

@@ -17,6 +17,7 @@ from dispatch.wire import frames
 from dispatch.wire.codec import Codec
 from dispatch.wire.line import FRAME_SLACK, Line
 from dispatch.wire.shared import restore
+from dispatch.worker import tidy
 from dispatch.worker.duty import Duty
 from dispatch.worker.evidence import startup_fault
 from dispatch.worker.output import Capture
@@ -34,6 +35,7 @@ def run_process(place: Place, life: int, *, slot: Slot, capture_fd: int, stack_f
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         capture = Capture(capture_fd, slot)
+        tidy.watch()
         faulthandler.enable(stack_fd)
         faulthandler.register(signal.SIGUSR1, stack_fd, all_threads=True)
         line = Line.connect(place.address, limit=place.lease.limit + FRAME_SLACK)

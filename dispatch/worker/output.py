@@ -52,20 +52,22 @@ def trim(fd: int, slot: Slot) -> None:
 
 
 class Capture:
-    """The runner's side: takes over fd 1 and 2, and the three streams of `sys`."""
+    """The runner's side: takes over fd 1 and 2, `sys.stdout` and `sys.stderr`.
+
+    `touched` says that something may have been printed. What goes through Python sets it at once; what is written
+    past Python is found when a lane flushes, and from then on (`watchful`) it stays set: look after every shard.
+    """
 
     def __init__(self, fd: int, slot: Slot) -> None:
         self.fd, self._slot = fd, slot
+        self.touched = self.watchful = False
         os.dup2(fd, 1)
         os.dup2(fd, 2)
-        # anyio's own `sys.stdin` names a descriptor that soon is another file: the line to the centre.
-        stdin = open(0, closefd=False)  # noqa: SIM115  (it stays)
-        sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]  # the interpreter's own names
-        sys.stdout = sys.__stdout__ = _text(1)  # type: ignore[misc]  # the interpreter's own names
-        sys.stderr = sys.__stderr__ = _text(2)  # type: ignore[misc]  # the interpreter's own names
+        sys.stdout = sys.__stdout__ = _Text(1, self)  # type: ignore[misc]  # the interpreter's own names
+        sys.stderr = sys.__stderr__ = _Text(2, self)  # type: ignore[misc]  # the interpreter's own names
 
     def size(self) -> int:
-        """Bytes printed and not yet taken; the lanes ask the file itself on their fast path."""
+        """Bytes printed and not yet taken."""
         return os.lseek(self.fd, 0, os.SEEK_END)
 
     def take(self) -> tuple[str, int, str]:
@@ -76,10 +78,18 @@ class Capture:
         cut = size - min(size, HEAD) + self._slot.cut
         os.ftruncate(self.fd, 0)
         self._slot.cut = 0
+        self.touched = self.watchful
         return head, cut, tail
 
 
-def _text(fd: int) -> io.TextIOWrapper:
-    raw = io.FileIO(fd, "w", closefd=False)
-    # Unbuffered, as under `python -u`: what a shard printed is in the file when the shard ends or dies.
-    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)  # type: ignore[arg-type]
+class _Text(io.TextIOWrapper):
+    """Unbuffered, as under `python -u`: what a shard printed is in the file when the shard ends or dies."""
+
+    def __init__(self, fd: int, capture: Capture) -> None:
+        raw = io.FileIO(fd, "w", closefd=False)
+        super().__init__(raw, encoding="utf-8", errors="backslashreplace", write_through=True)  # type: ignore[arg-type]
+        self._capture = capture
+
+    def write(self, text: str) -> int:
+        self._capture.touched = True
+        return super().write(text)

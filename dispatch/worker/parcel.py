@@ -29,7 +29,7 @@ class Parcel:
         return bytes(self._raws[offset])
 
 
-def unpack(work: frames.Work[Any], parcel: Parcel) -> list[tuple[int, float | None, Shard[Any]]]:
+def unpack(work: Work[Any], parcel: Parcel) -> list[tuple[int, float | None, Shard[Any]]]:
     """The attempts of a frame: seq, timeout in seconds, shard."""
     found: list[tuple[int, float | None, Shard[Any]]] = []
     for offset, (index, payload) in enumerate(zip(work.indexes, work.payloads, strict=True)):

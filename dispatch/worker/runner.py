@@ -10,7 +10,7 @@ import inspect
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, get_args, get_origin, get_type_hints
 
 from msgspec import Struct
 
@@ -26,7 +26,7 @@ else:
 
     C = TypeVar("C")
 
-__all__ = ("Description", "Runner", "Target", "as_runner", "describe", "load", "reference")
+__all__ = ("Description", "Runner", "Target", "as_runner", "describe", "direct_call", "load", "reference")
 
 
 class Runner(ABC, Generic[C]):
@@ -194,30 +194,39 @@ def _questions(runner: type[Runner[Any]]) -> dict[str, Any]:
     return {}
 
 
+class _FunctionRunner(Runner[Any]):
+    """Stands for a function. The sync lane calls `function` itself: a shard object would cost more than a small shard."""
+
+    function: ClassVar[Callable[..., Any]]
+    takes_shared: ClassVar[bool]
+
+    def do_run(self, shard: Shard[Any]) -> Any:
+        return self.call()(shard.payload)
+
+    def call(self) -> Callable[[Any], Any]:
+        """The function of one payload."""
+        function, shared = type(self).function, self.shared_param
+        return (lambda payload: function(payload, shared)) if self.takes_shared else function
+
+
+class _AsyncFunctionRunner(_FunctionRunner):
+    async def do_run(self, shard: Shard[Any]) -> Any:
+        return await self.call()(shard.payload)
+
+
 def as_runner(target: Target) -> type[Runner[Any]]:
     """A Runner class for a target: itself, or one that calls the function."""
     if isinstance(target, type):
         return target
-    described = _describe_function(target)
+    told = _describe_function(target)
+    kind = _AsyncFunctionRunner if told.is_async else _FunctionRunner
+    own = {"function": staticmethod(target), "takes_shared": told.takes_shared, "__qualname__": told.name}
+    return type(told.name, (kind,), own)
 
-    if described.is_async:
 
-        async def do_run(self: Runner[Any], shard: Shard[Any]) -> Any:
-            return await (
-                target(shard.payload, self.shared_param) if described.takes_shared else target(shard.payload)
-            )
-
-    elif described.takes_shared:
-
-        def do_run(self: Runner[Any], shard: Shard[Any]) -> Any:  # type: ignore[misc]  # one of three
-            return target(shard.payload, self.shared_param)
-
-    else:
-
-        def do_run(self: Runner[Any], shard: Shard[Any]) -> Any:  # type: ignore[misc]  # one of three
-            return target(shard.payload)
-
-    return type(described.name, (Runner,), {"do_run": do_run, "__qualname__": described.name})
+def direct_call(runner: Runner[Any]) -> Callable[[Any], Any] | None:
+    """The function of one payload that a runner stands for; None if it is a class of the user's."""
+    return runner.call() if isinstance(runner, _FunctionRunner) else None
 
 
 def reference(target: Any) -> str:

@@ -21,11 +21,12 @@ from msgspec import Raw
 from dispatch.terms.shard import Shard
 from dispatch.wire import frames
 from dispatch.wire.calls import Calls
-from dispatch.wire.codec import NotDeliverable, undeliverable
+from dispatch.wire.codec import NotDeliverable, encode_into, undeliverable
 from dispatch.worker.duty import Duty
 from dispatch.worker.evidence import fault_of
 from dispatch.worker.link import Link, answer_value
 from dispatch.worker.parcel import Parcel
+from dispatch.worker.runner import direct_call
 from dispatch.worker.slot import FENCE, RUN
 
 __all__ = ("FLUSH_AFTER", "PATIENCE", "SyncLane")
@@ -47,8 +48,10 @@ class SyncLane:
             duty.capture,
             duty.lease.seed,
         )
-        self._buffer = bytearray()
-        self._held = 0
+        self._call = direct_call(duty.runner)
+        self._buffer = bytearray()  # values that wait for company, and when each of their shards ended
+        self._ends: list[float] = []
+        self._unsent, self._start = 0, 0.0  # the first of them, and when it started
         self._backlog: list[tuple[Any, bytes | bytearray]] = []
         self._calls = Calls()
         self._asking = threading.RLock()
@@ -89,67 +92,93 @@ class SyncLane:
         body = self._line.receive()
         return None if body is None else (self._codec.work(body), body)
 
-    def _work(self, work: frames.Work[Any], origin: Parcel) -> None:
+    def _work(self, work: frames.Work[Any], parcel: Parcel) -> None:
         """Run a frame's shards. One function because it is the fast path: a call per shard costs as much as a shard."""
-        do_run, encode_into, fence, memory = (
-            self._runner.do_run,
-            self._codec.encode_into,
-            self._slot.words,
-            self._slot.memory,
-        )
-        first, indexes, buffer, capture = work.first, work.indexes, self._buffer, self._capture
-        ids = list(map(str, indexes))
+        do_run, call, slot, capture = self._runner.do_run, self._call, self._slot, self._capture
+        fence, memory, buffer, ends = slot.words, slot.memory, self._buffer, self._ends
+        first, indexes, flush_bytes = work.first, work.indexes, min(FLUSH_BYTES, self._codec.limit)
         plain = not (work.ids or work.attempts or work.timeouts)
         limit, attempt, after = work.timeout, 1, work.timeout or math.inf
-        flushed = began = now = monotonic()
+        began = flushed = now = monotonic()
         for offset, payload in enumerate(work.payloads):
             seq = first + offset
-            if now - began > PATIENCE and seq > first:
-                self._give_back(range(seq, first + len(indexes)))
-                break
             if not plain:
-                ids[offset] = work.ids.get(offset, ids[offset])
                 attempt = work.attempts.get(offset, 1)
                 limit = work.timeouts.get(offset, work.timeout)
                 after = limit or math.inf
+            if not ends:
+                self._unsent, self._start = seq, now
             self._seq = seq
-            RUN.pack_into(memory, 0, seq, now, now + after, self._held)
-            if seq < fence[FENCE]:  # after the slot says that we start: the nanny looks in the other order
+            RUN.pack_into(memory, 0, seq, now, now + after, len(ends))
+            # The fence is read after the slot says that we start: the nanny looks in the other order.
+            if seq < fence[FENCE] or (now - began > PATIENCE and offset):
                 self._give_back(range(seq, first + len(indexes)))
                 break
             try:
-                if type(payload) is Raw:
-                    payload = self._codec.decode_payload(payload)  # noqa: PLW2901  (the frame did not fit: find the culprit)
-                value = do_run(
-                    Shard(payload, ids[offset], limit, None, indexes[offset], attempt, origin, offset)
-                )
-                ended = monotonic()
-                encode_into((seq, now, ended - now, value), buffer)
+                if type(payload) is Raw:  # the frame did not fit its annotation: find the culprit
+                    payload = self._codec.decode_payload(payload)  # noqa: PLW2901
+                if call is not None:
+                    value = call(payload)
+                else:
+                    index = indexes[offset]
+                    name = work.ids.get(offset) or str(index)
+                    value = do_run(Shard(payload, name, limit, None, index, attempt, parcel, offset))
             except BaseException as error:  # noqa: BLE001  (a shard's error is its own; the lane goes on)
-                ended = monotonic()
-                self._failed(seq, now, ended, error)
+                now = self._failed(seq, error)
             else:
-                self._held += 1
-            if capture is not None and os.lseek(1, 0, 2):
+                now = monotonic()
+                before = len(buffer)
+                try:
+                    encode_into(value, buffer, -1)
+                except Exception as error:  # noqa: BLE001  (whatever a hook or a property of the value raises)
+                    del buffer[before:]
+                    now = self._failed(seq, self._codec.why_not(value, error))
+                else:
+                    ends.append(now)
+                    if len(buffer) > flush_bytes:
+                        now = self._heavy(seq, before)
+            if capture is not None and capture.touched and capture.size():
                 self._printed(seq)
-            now = ended
-            if now - flushed > FLUSH_AFTER or len(buffer) > FLUSH_BYTES:
-                self._slot.leave()
-                self.flush()
+            if now - flushed > FLUSH_AFTER:
+                slot.leave()
+                self._flush_frame()
                 flushed = now = monotonic()
+        slot.leave()
+        self._flush_frame()
+
+    def _flush_frame(self) -> None:
+        """Between shards: what was printed past Python, then what waits for company."""
+        capture, ends = self._capture, self._ends
+        if capture is not None and not capture.watchful and capture.size():
+            capture.watchful = True  # whose it is is known only if one shard ran since we looked
+            self._printed(self._seq if len(ends) == 1 else 0)
+        self.flush()
+
+    def _heavy(self, seq: int, before: int) -> float:
+        """The buffer is full: send it; the last value fails if it alone is too big. The time now."""
+        size = len(self._buffer) - before
+        if size > self._codec.limit:
+            del self._buffer[before:]
+            self._ends.pop()
+            return self._failed(seq, self._codec.too_big(size))
         self._slot.leave()
         self.flush()
+        return monotonic()
 
     def _give_back(self, seqs: range) -> None:
         self._line.send(frames.Back(list(seqs)))
 
     def flush(self) -> None:
         """Send the outcomes that wait for company."""
-        if self._held:
-            number, self._held = self._held, 0
-            body = frames.results_body(number)
-            self._line.write([frames.head(len(body) + len(self._buffer)), body, self._buffer])
-            self._buffer.clear()
+        ends, buffer = self._ends, self._buffer
+        if ends:
+            number = len(ends)
+            results: frames.Results[Any] = frames.Results(self._unsent, [], [self._start], ends)
+            self._unsent, self._start = self._unsent + number, ends[-1]
+            head = frames.open_ended(results, number, len(buffer))
+            ends.clear()
+            self._line.write([head, buffer])
+            buffer.clear()
 
     def _poked(self, _number: int, frame: FrameType | None) -> None:
         """The nanny saw that a shard runs long while finished ones wait here: send them.
@@ -160,11 +189,13 @@ class SyncLane:
             frame.f_back is None or frame.f_back.f_code is not SyncLane._work.__code__
         ):
             frame = frame.f_back
-        runs = getattr(self._runner.do_run, "__code__", None)
+        runs = getattr(self._call or self._runner.do_run, "__code__", None)
         if frame is not None and frame.f_code is runs and not self._line.busy:
             self.flush()
 
-    def _failed(self, seq: int, started: float, ended: float, error: BaseException) -> None:
+    def _failed(self, seq: int, error: BaseException) -> float:
+        """Tell of an attempt that raised, or whose payload or value cannot travel. The time when it ended."""
+        ended, (_, started, _) = monotonic(), self._slot.read()
         self._slot.leave()
         self.flush()
         output = self._printed(seq) if self._capture is not None and self._capture.size() else ""
@@ -173,6 +204,7 @@ class SyncLane:
         else:
             fault = fault_of(error, output=output)
         self._line.send(frames.Fail(seq, started, ended - started, fault))
+        return ended
 
     def _printed(self, seq: int) -> str:
         assert self._capture is not None
