@@ -52,7 +52,7 @@ def trim(fd: int, slot: Slot) -> None:
 
 
 class Capture:
-    """The runner's side: takes over fd 1 and 2, `sys.stdout` and `sys.stderr`.
+    """The runner's side: takes over fd 1 and 2, and the three streams of `sys`.
 
     `touched` says that something may have been printed. What goes through Python sets it at once; what is written
     past Python is found when a lane flushes, and from then on (`watchful`) it stays set: look after every shard.
@@ -63,6 +63,9 @@ class Capture:
         self.touched = self.watchful = False
         os.dup2(fd, 1)
         os.dup2(fd, 2)
+        # anyio's own `sys.stdin` names a descriptor that soon is another file: the line to the centre.
+        stdin = open(0, closefd=False)  # noqa: SIM115  (it stays)
+        sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]  # the interpreter's own names
         sys.stdout = sys.__stdout__ = _Text(1, self)  # type: ignore[misc]  # the interpreter's own names
         sys.stderr = sys.__stderr__ = _Text(2, self)  # type: ignore[misc]  # the interpreter's own names
 
