@@ -200,8 +200,9 @@ class DispatchCenter(ABC, Generic[P, R]):
         from dispatch.center.registry import find, rebased
 
         config = DispatchConfig() if config is None else config
-        kind: type[DispatchCenter[Any, Any]] = rebased(cls, find(config.runner_type))
-        return kind(runner, shards, shared_param=shared_param, config=config)
+        kind: Any = rebased(cls, find(config.runner_type))
+        made: DispatchCenter[Any, Any] = kind(runner, shards, shared_param=shared_param, config=config)
+        return made
 
     # Doors.
 

@@ -7,7 +7,7 @@ the base class knows none of its children.
 from __future__ import annotations
 
 import importlib
-from abc import ABC
+from abc import ABC, ABCMeta
 from collections.abc import Callable
 from enum import Enum
 from importlib.metadata import entry_points
@@ -92,7 +92,7 @@ def rebased(center: type[Any], kind: type[Any]) -> type[Any]:
     said = {name for base in differ for name in vars(base) if hasattr(kind, name)} - written
     namespace = {name: getattr_static(kind, name) for name in said if name not in _NOT_SAID}
     names = {"__module__": center.__module__, "__qualname__": center.__qualname__, "_declared": center}
-    return type(center)(center.__name__, (center, kind), namespace | names)
+    return ABCMeta(center.__name__, (center, kind), namespace | names)
 
 
 _ROOTS = (ABC, Generic, object)
