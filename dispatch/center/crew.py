@@ -81,23 +81,27 @@ class Crew:
             seats = [seat for seat in self.seats.values() if seat.state == "ready"]
             if queue.alone:
                 seats = self._feed_alone(seats)
+            idle = sum(not self.books.held(seat) for seat in seats)
             for seat in sorted(seats, key=lambda seat: len(self.books.held(seat))):
-                while queue.ready and self._feed_seat(seat, len(seats)):
+                while queue.ready and self._feed_seat(seat, workers=len(seats), idle=idle):
                     pass
+                idle -= 1
         finally:
             self._feeding = False
 
-    def _feed_seat(self, seat: Seat, workers: int) -> bool:
-        lane = self.books.queue.next_lane(seat.runner)
-        if lane is None:
-            return False
-        held = self.books.held(seat)
+    def _feed_seat(self, seat: Seat, *, workers: int, idle: int) -> bool:
+        """Send one frame to a worker, of the first lane in turn that has one for it."""
+        queue, held = self.books.queue, self.books.held(seat)
         seat.alone = seat.alone and bool(held)  # what it had for itself may have been taken back
-        number = seat.room(lane.pace, held, ready=len(lane.entries), workers=workers)
-        if number <= 0:
-            return False
-        self._send(seat, self.books.queue.take(lane, number), special=lane.special)
-        return True
+        for _ in range(queue.lanes):
+            lane = queue.next_lane(seat.runner)
+            if lane is None:
+                return False
+            number = seat.room(lane.pace, held, ready=len(lane.entries), workers=workers, idle=idle)
+            if number > 0:
+                self._send(seat, queue.take(lane, number), special=lane.special)
+                return True
+        return False
 
     def _feed_alone(self, seats: list[Seat]) -> list[Seat]:
         """Shards that must run alone get an empty worker; while none is empty, one worker gets nothing new."""

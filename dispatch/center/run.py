@@ -117,7 +117,7 @@ class SourceDoor(Generic[R]):
             self.session.books.settle(self.key, taken.failed)
         if taken.entries:
             self.session.books.queue.pace(self.key).sized(len(taken.entries), taken.size)
-            for group in by_runner(taken.entries):
+            for group in by_runner(taken.entries) if taken.special else [taken.entries]:
                 self.session.push(group, special=taken.special)
         if taken.error is not None:
             raise taken.error

@@ -91,13 +91,13 @@ class Seat:
         self.alone = self.nonsense = False
         self.pulse = Pulse(0, 0.0, 0)
 
-    def room(self, pace: Pace, held: dict[int, Any], *, ready: int, workers: int) -> int:
+    def room(self, pace: Pace, held: dict[int, Any], *, ready: int, workers: int, idle: int) -> int:
         """How many shards to send this worker now; `held` is what it has in flight."""
         if self.alone:
             return 0
         if self.several:
             return min(
-                frame_size(pace, ready=ready, workers=1),
+                frame_size(pace, ready=ready, workers=1, idle=idle),
                 task_room(pace, concurrency=self.concurrency, in_flight=len(held)),
             )
         frames = self.frames
@@ -108,7 +108,7 @@ class Seat:
             frames and not may_prefetch(pace, ready=ready, workers=workers)
         ):
             return 0
-        return frame_size(pace, ready=ready, workers=workers)
+        return frame_size(pace, ready=ready, workers=workers, idle=idle)
 
     def now(self, held: dict[int, Any], now: float) -> WorkerState:
         """What the seat does at the monotonic time `now`."""

@@ -46,6 +46,7 @@ class InlineEngine(Engine):
     def __init__(self) -> None:
         self._workers: dict[int, _Inmate] = {}
         self._lives = 0
+        self._closed = False
 
     async def open(self, tasks: TaskGroup, host: Host) -> None:
         self._tasks, self._host = tasks, host
@@ -55,6 +56,8 @@ class InlineEngine(Engine):
         self._tasks.start_soon(self._launch, start, self._lives)
 
     async def _launch(self, start: Start, life: int) -> None:
+        if self._closed:  # launched and closed before the loop came to it
+            return
         ours, theirs = socket.socketpair()
         channel = Channel(limit=start.lease.limit + FRAME_SLACK)
         slot = Slot()
@@ -66,8 +69,17 @@ class InlineEngine(Engine):
         thread = threading.Thread(
             target=_serve, args=(start, line, slot), name=f"dispatch-{start.number}", daemon=True
         )
-        await asyncio.get_running_loop().create_connection(lambda: channel, sock=ours)
-        thread.start()
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: channel, sock=ours)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
+        if inmate.ended:  # closed or killed meanwhile
+            channel.abort()
+            theirs.close()
+        else:
+            thread.start()
 
     def _over(self, worker: int, inmate: _Inmate, why: str) -> None:
         if inmate.ended:
@@ -122,6 +134,7 @@ class InlineEngine(Engine):
         """Nothing is kept for a thread that has ended."""
 
     async def aclose(self) -> None:
+        self._closed = True
         for inmate in list(self._workers.values()):
             inmate.ended = True
             inmate.slot.fence = 1 << 62

@@ -39,20 +39,31 @@ class Pace:
         self.size = mean if not self.size else self.size + (mean - self.size) * 0.2
 
 
-def frame_size(pace: Pace, *, ready: int, workers: int) -> int:
-    """How many of `ready` shards go into the next frame, shared among `workers`; at least 1."""
+def frame_size(pace: Pace, *, ready: int, workers: int, idle: int = 0) -> int:
+    """How many of `ready` shards go into the next frame; at least 1.
+
+    While more shards will come, those that are ready are shared among the `idle` workers; the last ones among all
+    `workers`, with as much again kept back.
+    """
+    by_share = ready / (max(1, idle) if pace.more else FRAMES_IN_FLIGHT * workers)
+    return max(1, min(_full(pace), int(by_share)))
+
+
+def _full(pace: Pace) -> int:
+    """How many shards make TARGET seconds of work, in a frame of a decent size."""
     if pace.seconds is None:
         return 1
     by_time = TARGET / pace.seconds if pace.seconds > TARGET / MOST else MOST
     by_size = FRAME_BYTES / pace.size if pace.size > FRAME_BYTES / MOST else MOST
-    by_share = ready / (workers if pace.more else FRAMES_IN_FLIGHT * workers)
-    return max(1, int(min(by_time, by_size, by_share)))
+    return max(1, int(min(by_time, by_size)))
 
 
 def may_prefetch(pace: Pace, *, ready: int, workers: int) -> bool:
-    """Whether a worker that is busy gets a further frame: not when the last shards are long ones."""
+    """Whether a worker that is busy gets a further frame: a full one while more will come, and no long shard at the end."""
     if pace.seconds is None:
         return False
+    if pace.more:
+        return ready >= _full(pace)
     return pace.seconds < TARGET / 8 or ready > 2 * workers
 
 

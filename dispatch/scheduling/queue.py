@@ -54,6 +54,11 @@ class ReadyQueue:
         """How many shards wait for their time."""
         return len(self._delayed)
 
+    @property
+    def lanes(self) -> int:
+        """How many lanes there are, empty ones that nobody has come by included."""
+        return len(self._turns)
+
     def pace(self, door: int) -> Pace:
         """What the shards of a door take, learnt as they run."""
         pace = self._paces.get(door)

@@ -63,21 +63,21 @@ class Cast:
         return os.path.join(self.directory, name)
 
     def waiting(self, name: str) -> Script:
-        """A script that says that it has begun, and waits for the gate."""
-        return play(Touch(self.path(name)), WaitFor(self.path("gate")), Succeed(name))
+        """A script that says that it has begun, and waits until its gate is opened."""
+        return play(Touch(self.path(name)), WaitFor(self.gate(name)), Succeed(name))
+
+    def gate(self, name: str) -> str:
+        """The file that such a script waits for."""
+        return self.path(f"{name}.gate")
 
     async def began(self, name: str) -> None:
         """Wait until such a script has begun."""
         require(await until(lambda: os.path.exists(self.path(name))), f"the shard {name} was never run")
 
-    def open_gate(self) -> None:
-        """Let scripts that wait for the gate go on."""
-        with open(self.path("gate"), "w"):
+    def open_gate(self, name: str) -> None:
+        """Let such a script go on; a thread that was abandoned ends by it."""
+        with open(self.gate(name), "w"):
             pass
-
-    def close_gate(self) -> None:
-        """Let scripts wait again."""
-        os.unlink(self.path("gate"))
 
 
 CenterPromise = Callable[[Cast], Awaitable[None]]
@@ -270,13 +270,12 @@ async def leaving_early_leaves_nothing(cast: Cast) -> None:
         took = monotonic() - began
         require(took < LEAVING, f"leaving early took {took:.1f} s")
         require(await until(lambda: not processes(), within=1.0), f"processes were left: {processes()}")
-        cast.open_gate()
+        cast.open_gate(way.__name__)
         try:
             await center.submit(play(Succeed()))
             require(False, "a centre that was left is still open")  # noqa: FBT003  (never true)
         except CenterClosed:
-            cast.close_gate()
-    cast.open_gate()
+            pass
 
 
 async def _break_out(cast: Cast, center: DispatchCenter[Any, Any], name: str) -> float:
@@ -327,7 +326,8 @@ async def post_process_is_called_once(cast: Cast) -> None:
     require(reports[1].interrupted, "a cancelled run's report does not say that it was interrupted")
     await _break_out(cast, listening([cast.waiting("left")]), "left")
     require(len(reports) == 3, f"after a stream that was left: {len(reports) - 2} calls")
-    cast.open_gate()
+    cast.open_gate("cancelled")
+    cast.open_gate("left")
 
 
 async def a_broken_source_loses_nothing(cast: Cast) -> None:
@@ -369,11 +369,11 @@ async def closing_finishes_what_was_accepted(cast: Cast) -> None:
 
 async def draining_starts_nothing_new(cast: Cast) -> None:
     """After `drain` what runs is finished, and everything else is Cancelled."""
-    scripts = [cast.waiting("running"), *[play(WaitFor(cast.path("gate")), Succeed("ran"))] * 100]
+    scripts = [cast.waiting("running"), *[play(WaitFor(cast.gate("running")), Succeed("ran"))] * 100]
     async with cast.center() as center, center.stream(scripts, ordered=True) as outcomes:
         await cast.began("running")
         center.drain()
-        cast.open_gate()
+        cast.open_gate("running")
         found = [outcome async for outcome in outcomes]
     require(isinstance(found[0], Done), f"the shard that ran is {found[0]!r}")
     cancelled = sum(isinstance(outcome, Cancelled) for outcome in found)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import anyio
 from anyio import CancelScope
 from anyio.abc import TaskGroup
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from dispatch.engines.base import Engine, Start
 from dispatch.terms.outcome import Fault
@@ -78,7 +78,11 @@ class RecordingHost:
 
     def done(self, worker: int = 0) -> list[tuple[int, Any]]:
         """Every (seq, value) that a worker delivered, in order."""
-        return [(item.seq, item.value) for frame in self.all(frames.Results, worker) for item in frame.items]
+        found: list[tuple[int, Any]] = []
+        for frame in self.all(frames.Results, worker):
+            seqs = frame.seqs or range(frame.first, frame.first + len(frame.values))
+            found += zip(seqs, frame.values, strict=True)
+        return found
 
     def failed(self, worker: int = 0) -> list[int]:
         """The seqs of the attempts that failed in a worker that lived on."""
@@ -125,8 +129,8 @@ class Stage:
     def give(self, *scripts: Script, worker: int = 0, timeout: float | None = None) -> int:
         """Send scripts in one frame; the seq of the first."""
         first, self.seq = self.seq, self.seq + len(scripts)
-        payloads = [Raw(encode(script)) for script in scripts]
-        self.engine.send(worker, frames.Work(first, timeout, list(range(len(scripts))), payloads))
+        work: frames.Work[Any] = frames.Work(first, timeout, indexes=list(range(len(scripts))))
+        self.engine.send_work(worker, work, [encode(script) for script in scripts])
         return first
 
     async def see(self, holds: Callable[[], object], otherwise: str, *, within: float = 20.0) -> None:

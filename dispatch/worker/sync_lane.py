@@ -12,6 +12,7 @@ import math
 import os
 import signal
 import threading
+from itertools import pairwise
 from time import monotonic
 from types import FrameType
 from typing import Any
@@ -22,6 +23,7 @@ from dispatch.terms.shard import Shard
 from dispatch.wire import frames
 from dispatch.wire.calls import Calls
 from dispatch.wire.codec import NotDeliverable, encode_into, undeliverable
+from dispatch.worker import tidy
 from dispatch.worker.duty import Duty
 from dispatch.worker.evidence import fault_of
 from dispatch.worker.link import Link, answer_value
@@ -64,6 +66,7 @@ class SyncLane:
         """Set up, serve until the centre says goodbye or is gone, tear down. Raises what `setup` raises."""
         _finish(self._runner.setup())
         self._prepare()
+        tidy.remember()
         if self._capture is not None and self._capture.size():
             self._printed(0)
         if threading.current_thread() is threading.main_thread():
@@ -95,7 +98,7 @@ class SyncLane:
     def _work(self, work: frames.Work[Any], parcel: Parcel) -> None:
         """Run a frame's shards. One function because it is the fast path: a call per shard costs as much as a shard."""
         do_run, call, slot, capture = self._runner.do_run, self._call, self._slot, self._capture
-        fence, memory, buffer, ends = slot.words, slot.memory, self._buffer, self._ends
+        fence, memory, buffer, ends, changed = slot.words, slot.memory, self._buffer, self._ends, tidy.changed
         first, indexes, flush_bytes = work.first, work.indexes, min(FLUSH_BYTES, self._codec.limit)
         plain = not (work.ids or work.attempts or work.timeouts)
         limit, attempt, after = work.timeout, 1, work.timeout or math.inf
@@ -139,6 +142,8 @@ class SyncLane:
                         now = self._heavy(seq, before)
             if capture is not None and capture.touched and capture.size():
                 self._printed(seq)
+            if changed:
+                tidy.put_back()
             if now - flushed > FLUSH_AFTER:
                 slot.leave()
                 self._flush_frame()
@@ -150,8 +155,8 @@ class SyncLane:
         """Between shards: what was printed past Python, then what waits for company."""
         capture, ends = self._capture, self._ends
         if capture is not None and not capture.watchful and capture.size():
-            capture.watchful = True  # whose it is is known only if one shard ran since we looked
-            self._printed(self._seq if len(ends) == 1 else 0)
+            capture.watchful = True  # from now on it is known whose it is
+            self._printed(self._unsent + _longest(self._start, ends) if ends else self._seq)
         self.flush()
 
     def _heavy(self, seq: int, before: int) -> float:
@@ -237,6 +242,12 @@ class SyncLane:
                     self._backlog.append((frame, body))
                 elif frame.call == question.call:
                     return frame
+
+
+def _longest(start: float, ends: list[float]) -> int:
+    """Which of the attempts that ended at these times, one after another, ran longest."""
+    lasted = [end - begin for begin, end in pairwise([start, *ends])]
+    return lasted.index(max(lasted))
 
 
 def _finish(result: Any) -> None:
