@@ -267,6 +267,19 @@ def changes_the_umask(_task: Task) -> None:
     os.umask(0o777)
 
 
+def changes_and_raises(_task: Task) -> None:
+    os.chdir("/")
+    os.umask(0)
+    raise ValueError("on top of it")
+
+
+def works(_task: Task) -> None:
+    """Be busy for some seconds of wall time."""
+    until = time.monotonic() + _task.seconds
+    while time.monotonic() < until:
+        pass
+
+
 def swallows_memory(_task: Task) -> None:
     """Take ever more private memory, whatever MemoryError says."""
     kept = []
@@ -289,3 +302,27 @@ class Culprit(Runner):
         task = shard.payload
         value = ACTS[task.act](task) if task.act else None
         return Answer(2 * task.number, shard.attempt, os.getpid()) if value is None else value
+
+
+class View(Struct):
+    """What a shard can see of its process."""
+
+    directory: str
+    umask: int
+    locale: str
+    timer: float
+
+
+class LooksAround(Runner):
+    """Does what the payload says, after a look at its process."""
+
+    def setup(self) -> None:
+        os.umask(0o27)
+
+    def do_run(self, shard: Shard[Task]) -> View:
+        umask = os.umask(0)
+        os.umask(umask)
+        view = View(os.getcwd(), umask, locale.setlocale(locale.LC_ALL), signal.getitimer(signal.ITIMER_REAL)[0])
+        if shard.payload.act:
+            ACTS[shard.payload.act](shard.payload)
+        return view
