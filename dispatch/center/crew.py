@@ -93,10 +93,7 @@ class Crew:
         """Send one frame to a worker, of the first lane in turn that has one for it."""
         queue, held = self.books.queue, self.books.held(seat)
         seat.alone = seat.alone and bool(held)  # what it had for itself may have been taken back
-        for _ in range(queue.lanes):
-            lane = queue.next_lane(seat.runner)
-            if lane is None:
-                return False
+        for lane in queue.lanes_for(seat.runner):
             number = seat.room(lane.pace, held, ready=len(lane.entries), workers=workers, idle=idle)
             if number > 0:
                 self._send(seat, queue.take(lane, number), special=lane.special)

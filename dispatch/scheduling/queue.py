@@ -7,7 +7,7 @@ because they need a worker with nothing else in it. `due(now)` is the only quest
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 
 from dispatch.scheduling.batching import Pace
@@ -54,11 +54,6 @@ class ReadyQueue:
         """How many shards wait for their time."""
         return len(self._delayed)
 
-    @property
-    def lanes(self) -> int:
-        """How many lanes there are, empty ones that nobody has come by included."""
-        return len(self._turns)
-
     def pace(self, door: int) -> Pace:
         """What the shards of a door take, learnt as they run."""
         pace = self._paces.get(door)
@@ -97,15 +92,12 @@ class ReadyQueue:
             self.put_back([entry])
         return self._delayed[0][0] if self._delayed else None
 
-    def next_lane(self, runner: str) -> Lane | None:
-        """The lane whose turn it is for a worker of class `runner`; it has a shard at least.
+    def lanes_for(self, runner: str) -> Iterator[Lane]:
+        """The lanes that have a shard for a worker of class `runner`, in the order of their turns.
 
-        Its turn ends when something is taken: a worker without room must not cost a door its turn.
+        A turn ends when something is taken: a worker without room must not cost a door its turn.
         """
-        for lane in self._turns:
-            if lane.entries and lane.runner in ("", runner):
-                return lane
-        return None
+        return (lane for lane in self._turns if lane.entries and lane.runner in ("", runner))
 
     def take(self, lane: Lane, number: int) -> list[Entry]:
         """The next shards of a lane, at most `number`; then it is another lane's turn."""

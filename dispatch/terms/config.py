@@ -80,7 +80,7 @@ class DispatchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_pending: int = 10_000
     max_pending_bytes: int = 64 * 1024 * 1024
     max_value_bytes: int = 256 * 1024 * 1024
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = {}
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -28,13 +28,13 @@ class _Event(Struct, frozen=True, kw_only=True, tag=str.lower):
     at: float
 
 
-class Opened(_Event):
+class Opened(_Event, frozen=True):
     """The centre is open; `workers` are being started."""
 
     workers: int
 
 
-class WorkerReady(_Event):
+class WorkerReady(_Event, frozen=True):
     """A worker's `setup` is over, and it takes shards. `seconds` since its start was asked for."""
 
     worker: int
@@ -43,7 +43,7 @@ class WorkerReady(_Event):
     seconds: float
 
 
-class WorkerEnded(_Event):
+class WorkerEnded(_Event, frozen=True):
     """A runner process ended. `expected` if we asked for it; else `fault` holds the evidence."""
 
     worker: int
@@ -53,13 +53,13 @@ class WorkerEnded(_Event):
     fault: Fault | None = None
 
 
-class Settled(_Event):
+class Settled(_Event, frozen=True):
     """Shards of one door have their outcomes."""
 
     outcomes: list[Any]
 
 
-class Retrying(_Event):
+class Retrying(_Event, frozen=True):
     """An attempt failed, and another one is due after `wait` seconds."""
 
     shard_id: str
@@ -68,7 +68,7 @@ class Retrying(_Event):
     wait: float
 
 
-class Progressed(_Event):
+class Progressed(_Event, frozen=True):
     """A runner said how far it is with a shard."""
 
     shard_id: str
@@ -77,7 +77,7 @@ class Progressed(_Event):
     pid: int
 
 
-class Printed(_Event):
+class Printed(_Event, frozen=True):
     """A shard (or, with no shard, its worker) wrote to its output. `cut` counts characters left out."""
 
     shard_id: str | None
@@ -86,11 +86,11 @@ class Printed(_Event):
     cut: int = 0
 
 
-class Draining(_Event):
+class Draining(_Event, frozen=True):
     """No new shard starts from now on."""
 
 
-class Closed(_Event):
+class Closed(_Event, frozen=True):
     """The centre is closed, and nothing of it is left."""
 
 

@@ -278,7 +278,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     runners: tuple[str, ...]
     shared_param_bytes: int | None
-    shards: list[PlannedShard] = field(default_factory=list)
+    shards: list[PlannedShard] = []
 
     @property
     def problems(self) -> list[PlannedShard]:
@@ -293,8 +293,8 @@ class Report(Struct, Generic[R], kw_only=True, eq=False):
     the total; `unfinished` holds the ids of all known shards that are not Done.
     """
 
-    outcomes: list[Done[R] | Failed | Cancelled] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
+    outcomes: list[Done[R] | Failed | Cancelled] = []
+    counts: dict[str, int] = {}
     total: int = 0
     total_known: bool = False
     seconds: float = 0.0

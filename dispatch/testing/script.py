@@ -125,7 +125,7 @@ class Ask(_Step, frozen=True):
     """Call a `@remote` method of the centre."""
 
     method: str
-    args: list[Any] = field(default_factory=list)
+    args: list[Any] = []
 
 
 class Tell(_Step, frozen=True):
@@ -181,8 +181,8 @@ class Script(Struct, frozen=True):
 class Rehearsal(Struct, frozen=True, kw_only=True):
     """A shared param for scripted runners: what `setup` and `teardown` play. Sleep and Ask do not occur there."""
 
-    setup: list[Step] = field(default_factory=list)
-    teardown: list[Step] = field(default_factory=list)
+    setup: list[Step] = []
+    teardown: list[Step] = []
 
 
 def play(*steps: Step) -> Script:

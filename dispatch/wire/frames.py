@@ -10,7 +10,7 @@ import struct
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct, field
+from msgspec import Raw, Struct
 
 from dispatch.terms.outcome import Fault
 
@@ -61,7 +61,7 @@ class _Frame(Struct, frozen=True, array_like=True, gc=False):
 
 
 # Any process -> centre, first of all.
-class Connect(_Frame, tag="hi"):
+class Connect(_Frame, frozen=True, tag="hi"):
     """Proves a peer: the token travelled through anyio's private pipe."""
 
     token: bytes
@@ -78,13 +78,13 @@ class Work(Struct, Generic[P], frozen=True, array_like=True, tag="work"):
     first: int
     timeout: float | None
     indexes: list[int]
-    ids: dict[int, str] = field(default_factory=dict)
-    attempts: dict[int, int] = field(default_factory=dict)
-    timeouts: dict[int, float] = field(default_factory=dict)
-    payloads: list[P] = field(default_factory=list)
+    ids: dict[int, str] = {}
+    attempts: dict[int, int] = {}
+    timeouts: dict[int, float] = {}
+    payloads: list[P] = []
 
 
-class Answer(_Frame, tag="answer"):
+class Answer(_Frame, frozen=True, tag="answer"):
     """The answer to a Call: a value, or a fault."""
 
     call: int
@@ -92,19 +92,19 @@ class Answer(_Frame, tag="answer"):
     fault: Fault | None = None
 
 
-class Withdraw(_Frame, tag="withdraw"):
+class Withdraw(_Frame, frozen=True, tag="withdraw"):
     """To an async lane: give these attempts back; those that run are cancelled first, or go on if `waiting` only."""
 
     seqs: list[int]
     waiting: bool = False
 
 
-class Bye(_Frame, tag="bye"):
+class Bye(_Frame, frozen=True, tag="bye"):
     """Finish what you were given, tear down, leave."""
 
 
 # Runner -> centre.
-class Ready(_Frame, tag="ready"):
+class Ready(_Frame, frozen=True, tag="ready"):
     """`setup` is over. `concurrency` shards run at once; `several` says whether there is an event loop."""
 
     pid: int
@@ -112,7 +112,7 @@ class Ready(_Frame, tag="ready"):
     several: bool
 
 
-class NotReady(_Frame, tag="notready"):
+class NotReady(_Frame, frozen=True, tag="notready"):
     """The runner could not be made ready."""
 
     fault: Fault
@@ -129,10 +129,10 @@ class Results(Struct, Generic[R], frozen=True, array_like=True, tag="results"):
     seqs: list[int]
     started: list[float]
     ended: list[float]
-    values: list[R] = field(default_factory=list)
+    values: list[R] = []
 
 
-class Fail(_Frame, tag="fail"):
+class Fail(_Frame, frozen=True, tag="fail"):
     """An attempt that failed, and the worker lives."""
 
     seq: int
@@ -141,13 +141,13 @@ class Fail(_Frame, tag="fail"):
     fault: Fault
 
 
-class Back(_Frame, tag="back"):
+class Back(_Frame, frozen=True, tag="back"):
     """Attempts that were not started, and will not be."""
 
     seqs: list[int]
 
 
-class Call(_Frame, tag="call"):
+class Call(_Frame, frozen=True, tag="call"):
     """A runner asks its centre: positional arguments as an array, named ones as a map."""
 
     call: int
@@ -156,7 +156,7 @@ class Call(_Frame, tag="call"):
     kwargs: Raw
 
 
-class Progress(_Frame, tag="progress"):
+class Progress(_Frame, frozen=True, tag="progress"):
     """How far a shard is."""
 
     seq: int
@@ -164,7 +164,7 @@ class Progress(_Frame, tag="progress"):
     total: float | None
 
 
-class Output(_Frame, tag="output"):
+class Output(_Frame, frozen=True, tag="output"):
     """What a shard (seq 0: the worker) printed; `cut` bytes were left out."""
 
     seq: int
@@ -173,46 +173,46 @@ class Output(_Frame, tag="output"):
 
 
 # Centre -> nanny.
-class Launch(_Frame, tag="launch"):
+class Launch(_Frame, frozen=True, tag="launch"):
     """Fork the runner process of this life."""
 
     life: int
 
 
-class Fence(_Frame, tag="fence"):
+class Fence(_Frame, frozen=True, tag="fence"):
     """The runner starts no attempt with a seq below `upto`, and dies if it runs one of `kill`. Answered by Fenced."""
 
     upto: int
-    kill: list[int] = field(default_factory=list)
+    kill: list[int] = []
 
 
-class Kill(_Frame, tag="kill"):
+class Kill(_Frame, frozen=True, tag="kill"):
     """Kill the runner's whole tree now."""
 
 
-class Stop(_Frame, tag="stop"):
+class Stop(_Frame, frozen=True, tag="stop"):
     """Kill the runner's whole tree and leave."""
 
 
 # Nanny -> centre.
-class Welcome(_Frame, tag="welcome"):
+class Welcome(_Frame, frozen=True, tag="welcome"):
     """The nanny is there and waits."""
 
     forks: bool
 
 
-class Refused(_Frame, tag="refused"):
+class Refused(_Frame, frozen=True, tag="refused"):
     """This process has served other calls; it idles until it is let go."""
 
 
-class Fenced(_Frame, tag="fenced"):
+class Fenced(_Frame, frozen=True, tag="fenced"):
     """`last` is the newest attempt that was started; nothing later below the fence will be."""
 
     upto: int
     last: int
 
 
-class Pulse(_Frame, tag="pulse"):
+class Pulse(_Frame, frozen=True, tag="pulse"):
     """Now and then: the attempt that runs (0: none), since when (monotonic), resident and private bytes."""
 
     seq: int
@@ -220,7 +220,7 @@ class Pulse(_Frame, tag="pulse"):
     rss: int
 
 
-class Ended(_Frame, tag="ended"):
+class Ended(_Frame, frozen=True, tag="ended"):
     """How a life ended. `seq` ran then (0: none), since `started`; `why` is what we did, "" if it died by itself."""
 
     life: int

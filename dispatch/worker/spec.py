@@ -29,8 +29,8 @@ class Place(Struct, frozen=True, kw_only=True):
     address: str
     token: bytes
     lease: Lease
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = {}
     startup_timeout: float = 60.0
     asked_at: float = 0.0  # wall time; a process that started earlier has served somebody else
     main: str = ""  # the parent's __main__ file
-    paths: list[str] = field(default_factory=list)
+    paths: list[str] = []
