@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeAlias
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from dispatch.terms.errors import (
     OutOfMemory,
@@ -241,15 +241,17 @@ def _rebuild(fault: Fault) -> Exception | None:
     if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, BaseExceptionGroup):
         return None
     # A base written in C owns the memory layout, so its __new__ must run; a __new__ in Python must not.
-    native = next(base for base in kind.__mro__ if not base.__flags__ & _HEAP_TYPE)
+    native: Any = next(base for base in kind.__mro__ if not base.__flags__ & _HEAP_TYPE)
     try:
         args = tuple(msgspec.msgpack.decode(fault.args)) if fault.args else (fault.message,)
-        made = native.__new__(kind, *args)
+        made: object = native.__new__(kind, *args)
+        if not isinstance(made, Exception):
+            return None
         made.args = args
         str(made)
     except Exception:  # noqa: BLE001  (a hostile or unusual type: the caller falls back to RemoteError)
         return None
-    return made if isinstance(made, Exception) else None
+    return made
 
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class was made by a class statement
