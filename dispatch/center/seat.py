@@ -85,7 +85,8 @@ class Seat:
         self.life_seconds += seconds
 
     def ended(self) -> None:
-        """A life is over."""
+        """A life is over; nothing is sent here until the next one serves."""
+        self.state = "starting"
         self.lives += 1
         self.frames.clear()
         self.alone = self.nonsense = False
