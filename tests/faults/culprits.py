@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import locale
 import os
@@ -86,6 +88,13 @@ def overflows_the_stack(_task: Task) -> None:
     repr(nested)
 
 
+def dies_then_raises_then_works(task: Task, attempt: int) -> None:
+    if attempt == 1:
+        os._exit(1)
+    if attempt == 2:
+        raise ValueError("the second time")
+
+
 # Leaves by an exception that is none of Exception's.
 
 
@@ -123,6 +132,10 @@ def backtracks(_task: Task) -> None:
 
 def sleeps(_task: Task) -> None:
     time.sleep(600)
+
+
+def sleeps_for(_task: Task) -> None:
+    time.sleep(_task.seconds)
 
 
 def waits_for_a_byte(_task: Task) -> None:
@@ -300,7 +313,77 @@ class Culprit(Runner):
 
     def do_run(self, shard: Shard[Task]) -> Answer:
         task = shard.payload
-        value = ACTS[task.act](task) if task.act else None
+        if task.act == "dies_then_raises_then_works":
+            dies_then_raises_then_works(task, shard.attempt)
+        value = ACTS[task.act](task) if task.act in ACTS else None
+        return Answer(2 * task.number, shard.attempt, os.getpid()) if value is None else value
+
+
+# The async lane.
+
+
+async def rests(task: Task) -> None:
+    await asyncio.sleep(task.seconds)
+
+
+async def rests_then_exits(task: Task) -> None:
+    await asyncio.sleep(task.seconds)
+    os._exit(1)
+
+
+async def blocks(_task: Task) -> None:
+    await asyncio.sleep(0.05)  # until the neighbours run
+    time.sleep(600)
+
+
+async def hangs(_task: Task) -> None:
+    await innermost()
+
+
+async def innermost() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def refuses(_task: Task) -> None:
+    """Never end, and swallow every cancellation."""
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(600)
+
+
+async def cleans_up(task: Task) -> None:
+    """End some time after being cancelled."""
+    try:
+        await asyncio.sleep(600)
+    finally:
+        await asyncio.sleep(task.seconds)
+
+
+async def turns_it_into_a_value(_task: Task) -> Any:
+    """Return something although cancelled."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(600)
+    return "too late"
+
+
+ASYNC_ACTS: dict[str, Callable[[Task], Any]] = {
+    act.__name__: act
+    for act in (rests, rests_then_exits, blocks, hangs, refuses, cleans_up, turns_it_into_a_value)
+}
+
+
+class Juggler(Runner):
+    """The same with an event loop: up to eight shards at once."""
+
+    concurrency = 8
+
+    async def do_run(self, shard: Shard[Task]) -> Answer:
+        task = shard.payload
+        value = None
+        if task.act in ASYNC_ACTS:
+            value = await ASYNC_ACTS[task.act](task)
+        elif task.act:
+            value = ACTS[task.act](task)
         return Answer(2 * task.number, shard.attempt, os.getpid()) if value is None else value
 
 
@@ -326,3 +409,20 @@ class LooksAround(Runner):
         if shard.payload.act:
             ACTS[shard.payload.act](shard.payload)
         return view
+
+
+class SlowSetup(Culprit):
+    """Needs a while to get ready."""
+
+    def setup(self) -> None:
+        time.sleep(0.6)
+
+
+class HangsInSetup(Runner):
+    """Never gets ready."""
+
+    def setup(self) -> None:
+        time.sleep(600)
+
+    def do_run(self, shard: Shard[Any]) -> None:
+        """Never called."""
