@@ -37,6 +37,7 @@ from dispatch.worker.kernel import become_subreaper, children, kill_tree, memory
 from dispatch.worker.link import Link, answer_value
 from dispatch.worker.output import read_tail
 from dispatch.worker.parcel import Parcel, unpack
+from dispatch.worker.runner import report_to
 from dispatch.worker.sync_lane import SyncLane
 
 __all__ = ("ForkLane",)
@@ -242,7 +243,6 @@ class ForkLane(SyncLane):
         os.close(self._line.fileno())
         if self._capture is not None:
             os.close(self._capture.fd)
-        signal.signal(signal.SIGUSR2, signal.SIG_DFL)
 
     def _outcome(self, shard: Shard[Any], box: Mailbox) -> frames.Answer:
         def ask(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -252,7 +252,7 @@ class ForkLane(SyncLane):
                 raise SystemExit("the worker is gone")
             return answer_value(_from_warm(body), self._described.questions.get(method, Any))
 
-        self._runner._report = lambda done, total: box.send(frames.Progress(0, done, total))
+        report_to(self._runner, lambda done, total: box.send(frames.Progress(0, done, total)))
         try:
             if type(shard.payload) is Raw:
                 shard.payload = self._codec.decode_payload(shard.payload)
