@@ -22,7 +22,7 @@ from msgspec import Struct
 from dispatch.engines.base import Engine, Host, Start
 from dispatch.wire.channel import Channel
 from dispatch.wire.frames import Ended, Fenced, Work
-from dispatch.wire.line import FRAME_SLACK, Line
+from dispatch.wire.line import FRAME_SLACK, FROM_CENTER, Line
 from dispatch.worker.main import serve
 from dispatch.worker.slot import Slot
 
@@ -65,7 +65,7 @@ class InlineEngine(Engine):
         inmate = self._workers[start.number] = _Inmate(channel, slot, life)
         channel.on_frame = partial(self._host.on_frame, start.number)
         channel.on_lost = partial(self._over, start.number, inmate, "")
-        line = Line(theirs, limit=start.lease.limit + FRAME_SLACK)
+        line = Line(theirs, limit=FROM_CENTER)
         thread = threading.Thread(
             target=_serve, args=(start, line, slot), name=f"dispatch-{start.number}", daemon=True
         )

@@ -96,7 +96,8 @@ class DispatchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ) -> DispatchConfig:  # noqa: A002
         """A configuration from a mapping, or from TOML or JSON text.
 
-        Raises ConfigError, naming the field, if one is unknown, ill-typed or out of its range.
+        Raises ConfigError, naming the field, if one is unknown, ill-typed or out of its range; also if the text
+        is no TOML or JSON.
         """
         try:
             if isinstance(source, Mapping):
@@ -107,5 +108,5 @@ class DispatchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
             text = source.decode() if isinstance(source, bytes) else source
             return msgspec.convert(tomllib.loads(text), cls)
-        except msgspec.ValidationError as error:
+        except (msgspec.DecodeError, ValueError) as error:  # tomllib's is a ValueError
             raise ConfigError("config", "not valid", str(error)) from None

@@ -170,8 +170,8 @@ class RetryLater(Exception):  # noqa: N818  (an order, not an error)
     """Raised in a runner: another attempt, `after` seconds from now, within the retry budget."""
 
     def __init__(self, after: float = 0.0, message: str = "") -> None:
-        self.after = after
-        super().__init__(after, message)
+        self.after = float(after)
+        super().__init__(self.after, message)
 
     def __str__(self) -> str:
         return f"again after {self.after:g} s" + (f": {self.args[1]}" if self.args[1] else "")

@@ -237,19 +237,19 @@ def _rebuild(fault: Fault) -> Exception | None:
         return None
     kind: Any = sys.modules.get(fault.module)
     for part in fault.type.split("."):
-        kind = getattr(kind, part, None)
+        kind = getattr(kind, "__dict__", {}).get(part)  # not getattr: a lazy module would import it
     if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, BaseExceptionGroup):
         return None
-    # A base written in C owns the memory layout, so its __new__ must run; a __new__ in Python must not.
+    # A base written in C owns the memory, so its __new__ and __init__ must run; those in Python must not.
     native: Any = next(base for base in kind.__mro__ if not base.__flags__ & _HEAP_TYPE)
     try:
         args = tuple(msgspec.msgpack.decode(fault.args)) if fault.args else (fault.message,)
         made: object = native.__new__(kind, *args)
         if not isinstance(made, Exception):
             return None
-        made.args = args
+        native.__init__(made, *args)
         str(made)
-    except Exception:  # noqa: BLE001  (a hostile or unusual type: the caller falls back to RemoteError)
+    except BaseException:  # noqa: BLE001  (a hostile or unusual type, whatever it raises: RemoteError stands in)
         return None
     return made
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterable, Callable, Iterable
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeGuard
 
 from msgspec import Struct
 
@@ -21,15 +21,15 @@ else:
 
     P = TypeVar("P")
 
-__all__ = ("Entry", "Origin", "Shard", "Shards", "WorkerInfo", "shard_rng")
+__all__ = ("Entry", "Origin", "Shard", "Shards", "WorkerInfo", "is_shard", "shard_rng")
 
 
 class Frame(Protocol):
-    """The frame that a shard travelled in: knows the run's seed and the shard's bytes."""
+    """The frame that a shard travelled in: knows the run's seed, and what identifies the shard."""
 
     seed: int
 
-    def raw_payload(self, offset: int) -> bytes: ...
+    def identity(self, offset: int) -> tuple[str, bytes]: ...
 
 
 class Shard(Struct, Generic[P], eq=False):
@@ -54,16 +54,20 @@ class Shard(Struct, Generic[P], eq=False):
     def rng(self) -> random.Random:
         """Random numbers of this shard: from the run's seed and its supplied id, else its content."""
         if self._rng is None:
-            supplied = self.id if self.id != str(self.index) else ""
             frame: Frame | None = self._frame
             if frame is None:
-                self._rng = shard_rng(0, supplied or str(self.index), b"")
+                self._rng = shard_rng(0, self.id or str(self.index), b"")
             else:
-                self._rng = shard_rng(frame.seed, supplied, frame.raw_payload(self._offset))
+                self._rng = shard_rng(frame.seed, *frame.identity(self._offset))
         return self._rng  # type: ignore[no-any-return]  # private, set two lines up
 
 
 Shards: TypeAlias = Iterable[P | Shard[P]] | AsyncIterable[P | Shard[P]]  # what a door reads
+
+
+def is_shard(payload: object) -> TypeGuard[Shard[Any]]:
+    """Whether a payload came as a Shard."""
+    return isinstance(payload, Shard)
 
 
 def shard_rng(seed: int, supplied_id: str, payload: bytes) -> random.Random:

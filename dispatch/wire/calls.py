@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from dispatch.terms.outcome import Fault
-from dispatch.wire.codec import encode, from_plain
+from dispatch.wire.codec import encode, explain, from_plain
 from dispatch.wire.frames import Answer, Call
 
 __all__ = ("CallTable", "Calls", "remote", "remote_names")
@@ -45,8 +45,13 @@ class Calls:
 
     def ask(self, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         """The frame for a call, with an id of its own. Raises TypeError if an argument cannot be encoded."""
+        try:
+            plain = Raw(encode(args)), Raw(encode(kwargs))
+        except Exception as error:  # noqa: BLE001  (whatever a hook or a property of an argument raises)
+            what = args if not kwargs else {**dict(enumerate(args)), **kwargs}
+            raise TypeError(f"center.{method}: the arguments {explain(what, error)}") from None
         self._next += 1
-        return Call(self._next, method, Raw(encode(args)), Raw(encode(kwargs)))
+        return Call(self._next, method, *plain)
 
     def renumber(self, question: Call) -> Call:
         """A question that somebody else asked through us, with an id of ours."""

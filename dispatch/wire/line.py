@@ -11,9 +11,10 @@ from msgspec import Struct
 
 from dispatch.wire.frames import Splitter, encode
 
-__all__ = ("FRAME_SLACK", "Line")
+__all__ = ("FRAME_SLACK", "FROM_CENTER", "Line")
 
-FRAME_SLACK = 1024 * 1024  # bytes that a frame may hold beside one value of the largest size
+FRAME_SLACK = 1024 * 1024  # bytes that a frame from a worker may hold beside one value of the largest size
+FROM_CENTER = 0xFFFF_FFFF  # the centre is trusted, and fills a frame by what shards weigh on the average
 
 
 class Line:

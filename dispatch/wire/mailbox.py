@@ -16,6 +16,7 @@ __all__ = ("Mailbox",)
 
 _NONCE = 16
 _READ = 256 * 1024
+_READS = 64  # far more than a socket buffers: who writes faster than we read must not keep us
 
 
 class Mailbox:
@@ -48,9 +49,10 @@ class Mailbox:
         return body
 
     def arrived(self) -> list[bytes]:
-        """The messages that have arrived by now; never waits."""
-        while self._fill(socket.MSG_DONTWAIT):
-            pass
+        """The messages that have arrived by now; never waits, nor is held up by a flood."""
+        for _ in range(_READS):
+            if not self._fill(socket.MSG_DONTWAIT):
+                break
         bodies: list[bytes] = []
         while (body := self._cut()) is not None:
             bodies.append(body)

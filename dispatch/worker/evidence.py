@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import traceback
-from typing import Any
 
 import msgspec
 
@@ -19,11 +18,11 @@ LONGEST = 16 * 1024  # characters of a message or a traceback
 
 
 def clip(text: str, limit: int = LONGEST) -> str:
-    """The text, or its two ends with a note of how much is missing between them."""
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n[... {len(text) - 2 * half:,} characters cut ...]\n{text[-half:]}"
+    """The text, or its two ends with a note of how much is missing between them; fit for UTF-8."""
+    if len(text) > limit:
+        half = limit // 2
+        text = f"{text[:half]}\n[... {len(text) - 2 * half:,} characters cut ...]\n{text[-half:]}"
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def fault_of(error: BaseException, *, output: str = "", rebuild: bool = True) -> Fault:
@@ -85,9 +84,11 @@ def _traceback(error: BaseException) -> str:
 
 def _plain_args(error: BaseException) -> bytes:
     """The exception's arguments where they are plain and short, so that it can be made again from them."""
-    args: Any = getattr(error, "args", None)
     try:
-        data = encode(tuple(args))
+        args = tuple(error.args)
+        if isinstance(error, OSError) and error.filename is not None and len(args) == 2:
+            args = (*args, error.filename)  # it was an argument, and is not kept with them
+        data = encode(args)
     except BaseException:  # noqa: BLE001  (arguments may be anything; without them the message stands in)
         return b""
     return data if len(data) <= LONGEST else b""

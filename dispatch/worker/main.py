@@ -15,7 +15,7 @@ from typing import Any
 
 from dispatch.wire import frames
 from dispatch.wire.codec import Codec
-from dispatch.wire.line import FRAME_SLACK, Line
+from dispatch.wire.line import FROM_CENTER, Line
 from dispatch.wire.shared import restore
 from dispatch.worker import tidy
 from dispatch.worker.duty import Duty
@@ -38,7 +38,7 @@ def run_process(place: Place, life: int, *, slot: Slot, capture_fd: int, stack_f
         tidy.watch()
         faulthandler.enable(stack_fd)
         faulthandler.register(signal.SIGUSR1, stack_fd, all_threads=True)
-        line = Line.connect(place.address, limit=place.lease.limit + FRAME_SLACK)
+        line = Line.connect(place.address, limit=FROM_CENTER)
         line.send(frames.Connect(place.token, "runner", place.number, os.getpid(), life))
         code = serve(place.lease, line, slot, capture=capture, stack_fd=stack_fd)
     except ConnectionError:

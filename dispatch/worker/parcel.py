@@ -16,17 +16,17 @@ __all__ = ("Parcel", "unpack")
 class Parcel:
     """What the shards of one frame share: the run's seed, and their bytes where somebody asks for them."""
 
-    __slots__ = ("_body", "_codec", "_raws", "seed")
+    __slots__ = ("_body", "_codec", "_raw", "seed")
 
     def __init__(self, codec: Codec, body: bytes | bytearray, seed: int) -> None:
         self._codec, self._body, self.seed = codec, body, seed
-        self._raws: list[Raw] | None = None
+        self._raw: Work[Raw] | None = None
 
-    def raw_payload(self, offset: int) -> bytes:
-        """The payload of the frame's n-th shard, as it was sent."""
-        if self._raws is None:
-            self._raws = self._codec.work_raw(self._body).payloads
-        return bytes(self._raws[offset])
+    def identity(self, offset: int) -> tuple[str, bytes]:
+        """The id that the frame's n-th shard was given ("" for none), and its payload as it was sent."""
+        if self._raw is None:
+            self._raw = self._codec.work_raw(self._body)
+        return self._raw.ids.get(offset, ""), bytes(self._raw.payloads[offset])
 
 
 def unpack(work: Work[Any], parcel: Parcel) -> list[tuple[int, float | None, Shard[Any]]]:
