@@ -183,8 +183,10 @@ class Crew:
             self._recycle(seat)
         self.feed()
 
-    def _rarely(self, seat: Seat, frame: Any) -> None:
+    def _rarely(self, seat: Seat, frame: frames.FromRunner) -> None:
         match frame:
+            case frames.Results():
+                pass  # not rare
             case frames.Fail():
                 seat.heard(monotonic())
                 entry = self.books.ledger.take(seat.number, frame.seq)

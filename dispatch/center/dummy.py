@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import blake2b
 from time import monotonic
@@ -16,8 +16,8 @@ import msgspec
 from dispatch.center.base import P, R
 from dispatch.center.concrete import Concrete
 from dispatch.terms.errors import CenterClosed
-from dispatch.terms.outcome import Cancelled, Done, Failed, Plan, PlannedShard, Report
-from dispatch.terms.shard import Entry, Origin, Shard
+from dispatch.terms.outcome import Cancelled, Outcome, Plan, PlannedShard, Report
+from dispatch.terms.shard import Entry, Origin, Shard, Shards, is_shard
 from dispatch.wire.codec import Codec, NotDeliverable
 from dispatch.wire.shared import publish
 from dispatch.worker.runner import describe
@@ -55,13 +55,13 @@ class DummyDispatchCenter(Concrete[P, R]):
 
     async def submit_outcome(
         self, payload: P | Shard[P], *, timeout: float | None = None, nowait: bool = False
-    ) -> Done[R] | Failed | Cancelled:
+    ) -> Outcome[R]:
         """A dummy centre executes nothing: raises CenterClosed."""
         raise CenterClosed("submit on a dummy centre, which executes nothing,")
 
     async def run(
         self,
-        shards: Iterable[Any] | AsyncIterable[Any] | None = None,
+        shards: Shards[P] | None = None,
         *,
         collect: bool = True,
         handle_signals: bool = False,
@@ -100,12 +100,12 @@ class DummyDispatchCenter(Concrete[P, R]):
 
     @asynccontextmanager
     async def stream(
-        self, shards: Iterable[Any] | AsyncIterable[Any] | None = None, *, ordered: bool = False
-    ) -> AsyncIterator[Any]:
+        self, shards: Shards[P] | None = None, *, ordered: bool = False
+    ) -> AsyncGenerator[AsyncIterator[Outcome[R]]]:
         """The Cancelled outcomes of every shard."""
         report = await self.run(shards)
 
-        async def outcomes() -> AsyncIterator[Any]:
+        async def outcomes() -> AsyncIterator[Outcome[R]]:
             for outcome in report.outcomes:
                 yield outcome
 
@@ -142,7 +142,7 @@ class _Planner:
         self._ids: set[str] = set()
 
     def see(self, payload: Any) -> None:
-        shard = payload if isinstance(payload, Shard) else Shard(payload)
+        shard = payload if is_shard(payload) else Shard(payload)
         index = len(self.outcomes)
         name = shard.id or str(index)
         codec = self._codecs.get(shard.runner or self.plan.runners[0])

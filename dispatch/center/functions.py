@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, TypeVar, overload
 
@@ -161,7 +161,7 @@ async def stream(
     shared_param: Any = None,
     ordered: bool = False,
     config: DispatchConfig | None = None,
-) -> AsyncIterator[AsyncIterator[Outcome[Any]]]:
+) -> AsyncGenerator[AsyncIterator[Outcome[Any]]]:
     """Outcomes as they come, or in input order. Leaving early stops the rest."""
     center = DispatchCenter[Any, Any].init(config, fn, payloads, shared_param=shared_param)
     async with center.stream(ordered=ordered) as outcomes:

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from dispatch.terms.errors import ConfigError, DuplicateShard
 from dispatch.terms.outcome import Failed
-from dispatch.terms.shard import Entry, Origin, Shard
+from dispatch.terms.shard import Entry, Origin, Shard, is_shard
 from dispatch.wire.codec import Codec, NotDeliverable, undeliverable
 
 __all__ = ("Intake", "Taken", "by_runner")
@@ -71,7 +71,7 @@ class Intake:
 
         Raises ConfigError if a Shard's fields make no sense, DuplicateShard if its id is in use.
         """
-        shard = payload if isinstance(payload, Shard) else Shard(payload, timeout=timeout)
+        shard: Shard[Any] = payload if is_shard(payload) else Shard(payload, timeout=timeout)
         self._check(shard)
         codec = self._codecs[shard.runner] if shard.runner else self._default
         entry = Entry(
@@ -93,6 +93,8 @@ class Intake:
         name = f"shard {shard.id or self.read}"
         if not isinstance(shard.id, str):
             raise ConfigError(f"{name}: id", shard.id, "it must be a string")
+        if not shard.id.isascii() and not _is_unicode(shard.id):
+            raise ConfigError(f"shard {self.read}: id", ascii(shard.id), "it holds lone surrogates; escape them")
         if shard.id in self._ids:
             raise DuplicateShard(shard.id)
         if shard.timeout is not None and not shard.timeout > 0:
@@ -105,6 +107,14 @@ class Intake:
         """Settled shards give their ids back: uniqueness is checked among unfinished ones, so memory is bounded."""
         if self._ids:
             self._ids.difference_update(outcome.entry.id for outcome in outcomes)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def by_runner(entries: list[Entry]) -> list[list[Entry]]:

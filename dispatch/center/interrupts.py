@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -13,7 +13,7 @@ __all__ = ("interrupts",)
 
 
 @asynccontextmanager
-async def interrupts(on_first: Callable[[], None]) -> AsyncIterator[CancelScope]:
+async def interrupts(on_first: Callable[[], None]) -> AsyncGenerator[CancelScope]:
     """Within this block, the first SIGINT or SIGTERM calls `on_first`; the second cancels the scope it gives.
 
     Only in the main thread.

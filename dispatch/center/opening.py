@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -139,7 +139,7 @@ class Opening:
     @asynccontextmanager
     async def stream(
         self, shards: Iterable[Any] | AsyncIterable[Any] | None, *, ordered: bool
-    ) -> AsyncIterator[Outcomes[Any]]:
+    ) -> AsyncGenerator[Outcomes[Any]]:
         """One stream on this opening."""
         door: StreamDoor[Any] = StreamDoor(
             self.session, next(self._keys), self._codecs, config=self._center.config, ordered=ordered
@@ -150,7 +150,7 @@ class Opening:
     @asynccontextmanager
     async def _through(
         self, door: SourceDoor[Any], shards: Iterable[Any] | AsyncIterable[Any] | None
-    ) -> AsyncIterator[None]:
+    ) -> AsyncGenerator[None]:
         """Read the source while inside; on leaving stop what is not done, and tell the centre what became of it."""
         source = self._center.iter_shards() if shards is None else shards
         try:
@@ -161,9 +161,7 @@ class Opening:
                 door.leave()
             else:
                 await door.stopped(STOPPED_WITHIN)
-            with CancelScope(
-                shield=True, deadline=anyio.current_time() + self._center.config.policy.grace + STOPPED_WITHIN
-            ):
+            with anyio.move_on_after(self._center.config.policy.grace + STOPPED_WITHIN, shield=True):
                 await self._center.post_process(door.report())
 
     async def events(self) -> AsyncIterator[Event]:
@@ -175,7 +173,7 @@ class Opening:
 
 
 @asynccontextmanager
-async def _background(work: Any, *args: Any) -> AsyncIterator[None]:
+async def _background(work: Any, *args: Any) -> AsyncGenerator[None]:
     """Run `work(*args)` while inside, and end it on leaving. What the block raises comes out as it is."""
     import asyncio
 
@@ -198,7 +196,7 @@ def _customised(center: type[Any]) -> bool:
 
 def _type_of(param: Any, *, needed: bool) -> str:
     """A reference to the class of a shared param that no annotation describes; "" for plain values."""
-    kind = type(param)
+    kind: type[Any] = type(param)
     if param is None or kind.__module__ == "builtins" or kind.__module__ not in sys.modules:
         return ""
     try:

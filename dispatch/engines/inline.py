@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from dispatch.engines.base import Engine, Host, Start
-from dispatch.wire.channel import Channel
+from dispatch.wire.channel import Channel, adopt, pair
 from dispatch.wire.frames import Ended, Fenced, Work
 from dispatch.wire.line import FRAME_SLACK, FROM_CENTER, Line
 from dispatch.worker.main import serve
@@ -58,7 +57,7 @@ class InlineEngine(Engine):
     async def _launch(self, start: Start, life: int) -> None:
         if self._closed:  # launched and closed before the loop came to it
             return
-        ours, theirs = socket.socketpair()
+        ours, theirs = pair()
         channel = Channel(limit=start.lease.limit + FRAME_SLACK)
         slot = Slot()
         slot.reset()
@@ -70,7 +69,7 @@ class InlineEngine(Engine):
             target=_serve, args=(start, line, slot), name=f"dispatch-{start.number}", daemon=True
         )
         try:
-            await asyncio.get_running_loop().create_connection(lambda: channel, sock=ours)
+            await adopt(ours, channel)
         except BaseException:
             ours.close()
             theirs.close()

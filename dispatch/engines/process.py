@@ -12,8 +12,6 @@ import math
 import os
 import secrets
 import signal
-import socket
-import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +27,7 @@ from msgspec import Struct
 from dispatch.engines.base import Engine, Host, Start
 from dispatch.terms.outcome import Fault
 from dispatch.wire import frames
-from dispatch.wire.channel import Channel, listen
+from dispatch.wire.channel import Channel, listen, serve
 from dispatch.wire.codec import control_decoder, encode
 from dispatch.wire.line import FRAME_SLACK
 from dispatch.worker import nanny
@@ -87,7 +85,7 @@ class ProcessEngine(Engine):
         self._tasks, self._host = tasks, host
         sock, self._address, self._remove = listen()
         try:
-            self._server = await asyncio.get_running_loop().create_unix_server(self._accept, sock=sock)
+            self._server = await serve(sock, self._accept)
         except BaseException:
             sock.close()
             self._remove()
@@ -102,7 +100,7 @@ class ProcessEngine(Engine):
         return channel
 
     def _made(self, channel: Channel) -> None:
-        if not _same_user(channel):
+        if not channel.from_this_user:
             channel.abort()
             return
         self._strangers.add(channel)
@@ -354,12 +352,3 @@ def _startup_fault(error: Exception) -> Fault:
         main = getattr(sys.modules["__main__"], "__file__", None)
         message += f"; every worker imports the main script ({main}): it must import cleanly under another name, without arguments"
     return Fault(cause="startup", type=name, message=message, final=True)
-
-
-def _same_user(channel: Channel) -> bool:
-    """Whether the peer runs as this user: an abstract address has no file permissions to see to that."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return True
-    sock: Any = channel.socket
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return bool(struct.unpack("3i", credentials)[1] == os.getuid())

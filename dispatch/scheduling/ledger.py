@@ -176,7 +176,7 @@ def blame(held: dict[int, Entry], *, running: int, several: bool, exact: bool) -
     once; then only a sole candidate is charged, unless the evidence is `exact` (a deadline names its shard).
     """
     charged = held.get(running)
-    rest = [entry for seq, entry in held.items() if entry is not charged]
+    rest = [entry for entry in held.values() if entry is not charged]
     if not several or exact:
         return Blame(charged, [], rest)
     if len(held) == 1:

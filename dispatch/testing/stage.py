@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -152,7 +152,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def on_stage(make_engine: MakeEngine) -> AsyncIterator[Stage]:
+async def on_stage(make_engine: MakeEngine) -> AsyncGenerator[Stage]:
     """Open an engine; close it on leaving. Raises AssertionError if closing takes longer than CLOSING seconds."""
     with tempfile.TemporaryDirectory(prefix="contract-", ignore_cleanup_errors=True) as directory:
         stage = Stage(make_engine(), directory)

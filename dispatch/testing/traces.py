@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from glob import glob
 
@@ -44,7 +44,7 @@ class Traces(Struct, frozen=True):
 
 
 @asynccontextmanager
-async def leaves_nothing(*, within: float = 2.0) -> AsyncIterator[None]:
+async def leaves_nothing(*, within: float = 2.0) -> AsyncGenerator[None]:
     """A block after which, `within` so many seconds, no process, socket or file is left that was not there before.
 
     Raises AssertionError, naming what is left. What the block raises comes first.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,8 +20,11 @@ from msgspec import Struct
 
 from dispatch.wire.frames import FrameError, Results, Splitter, Work, encode, open_ended
 
-__all__ = ("Channel", "accept", "dial", "listen")
+__all__ = ("Channel", "Server", "accept", "adopt", "dial", "listen", "pair", "serve")
 
+Server = asyncio.Server
+
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 UNJOINED = 64 * 1024  # bytes from which joining costs more than a further buffer
 
 
@@ -61,9 +65,13 @@ class Channel(asyncio.BufferedProtocol):
             on_lost()
 
     @property
-    def socket(self) -> Any:
-        """The transport's socket, to ask who the peer is."""
-        return None if self._transport is None else self._transport.get_extra_info("socket")
+    def from_this_user(self) -> bool:
+        """Whether the peer runs as this user: an abstract address has no file permissions to see to that."""
+        sock: Any = None if self._transport is None else self._transport.get_extra_info("socket")
+        if sock is None or not hasattr(socket, "SO_PEERCRED"):
+            return sock is not None  # macOS: the directory is private
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return bool(_CREDENTIALS.unpack(credentials)[1] == os.getuid())
 
     def raise_limit(self, limit: int) -> None:
         """Let frames be up to `limit` bytes, now that the peer has proved itself."""
@@ -112,24 +120,39 @@ def listen() -> tuple[socket.socket, str, Callable[[], None]]:
     On Linux the address is abstract: no file, so `kill -9` at any instant leaves nothing behind; the token and
     the peer's user id stand for the private directory. Elsewhere: a socket in a directory of mode 0700.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     if sys.platform == "linux":
-        address = f"\0dispatch-{os.getpid()}-{os.urandom(8).hex()}"
-        sock.bind(address)
-        sock.listen(128)
-        return sock, address, _nothing
-    directory = tempfile.mkdtemp(prefix="dispatch-", dir="/tmp")  # noqa: S108  (a short path: AF_UNIX allows 104 bytes)
-    address = os.path.join(directory, "s")
+        directory, address = "", f"\0dispatch-{os.getpid()}-{os.urandom(8).hex()}"
+    else:
+        directory = tempfile.mkdtemp(prefix="dispatch-", dir="/tmp")  # noqa: S108  (short: AF_UNIX allows 104 bytes)
+        address = os.path.join(directory, "s")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.bind(address)
     sock.listen(128)
 
     def remove() -> None:
-        with suppress(OSError):
-            os.unlink(address)
-        with suppress(OSError):
-            os.rmdir(directory)
+        if directory:
+            with suppress(OSError):
+                os.unlink(address)
+            with suppress(OSError):
+                os.rmdir(directory)
 
     return sock, address, remove
+
+
+async def serve(sock: socket.socket, on_peer: Callable[[], Channel]) -> Server:
+    """Give each peer that connects to a listening socket the Channel that `on_peer()` returns."""
+    return await asyncio.get_running_loop().create_unix_server(on_peer, sock=sock)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets: one for a Channel, one for a Line of another thread."""
+    return socket.socketpair()
+
+
+async def adopt(sock: socket.socket, channel: Channel) -> None:
+    """Make a connected socket the channel's. Cancelling leaves the socket to be closed by the caller."""
+    sock.setblocking(False)
+    await asyncio.get_running_loop().create_connection(lambda: channel, sock=sock)
 
 
 async def accept(

@@ -38,7 +38,7 @@ def dump(value: Any) -> Any:
     dumper = getattr(value, "model_dump", None)
     if dumper is None or isinstance(value, type):
         raise NotImplementedError(f"objects of type {type(value).__name__} cannot be encoded")
-    return dumper()
+    return dumper(by_alias=True, round_trip=True)  # in the form that model_validate reads
 
 
 def load(kind: Any, plain: Any) -> Any:
@@ -129,33 +129,33 @@ class Codec:
         """A value from its bytes. Raises NotDeliverable if they do not fit the annotation."""
         return _typed(self._value, raw, "value", self.value_type)
 
-    def work(self, body: bytes | bytearray) -> Any:
+    def work(self, body: bytes | bytearray) -> frames.ToRunner:
         """A frame for the runner; its payloads stay Raw if they do not all fit the annotation."""
+        frame: frames.ToRunner
         try:
-            return self._work.decode(body)
-        except msgspec.ValidationError:
-            return _whole(self._work_raw, body)
+            frame = self._work.decode(body)
+        except Exception:  # noqa: BLE001  (a payload's __post_init__ or validator may raise anything)
+            frame = _whole(self._work_raw, body)
+        return frame
 
     def work_raw(self, body: bytes | bytearray) -> frames.Work[Raw]:
         """A Work frame with its payloads as bytes."""
         work: frames.Work[Raw] = self._work_raw.decode(body)
         return work
 
-    def from_runner(self, body: bytes | bytearray) -> list[Any]:
+    def from_runner(self, body: bytes | bytearray) -> list[frames.FromRunner]:
         """The frames that a body from the runner stands for: one, or where values do not fit, one for each shard.
 
         Raises FrameError if the body is no frame at all.
         """
         try:
             return [self._from_runner.decode(body)]
-        except msgspec.ValidationError:
-            frame = _whole(self._from_runner_raw, body)
+        except Exception:  # noqa: BLE001  (a value's __post_init__ or validator may raise anything)
+            frame: frames.FromRunner = _whole(self._from_runner_raw, body)
             return self._one_by_one(frame) if isinstance(frame, frames.Results) else [frame]
-        except msgspec.DecodeError as error:
-            raise FrameError(str(error)) from None
 
-    def _one_by_one(self, results: frames.Results[Raw]) -> list[Any]:
-        found: list[Any] = []
+    def _one_by_one(self, results: frames.Results[Raw]) -> list[frames.FromRunner]:
+        found: list[frames.FromRunner] = []
         seqs = results.seqs or range(results.first, results.first + len(results.values))
         starts = results.started if results.seqs else [*results.started, *results.ended]
         for seq, started, ended, raw in zip(seqs, starts, results.ended, results.values, strict=False):
@@ -194,7 +194,7 @@ def _union(*kinds: Any) -> Any:
 def _whole(decoder: msgspec.msgpack.Decoder[Any], body: bytes | bytearray) -> Any:
     try:
         return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except Exception as error:  # noqa: BLE001  (DecodeError, UnicodeDecodeError, RecursionError, MemoryError)
         raise FrameError(str(error)) from None
 
 
@@ -211,33 +211,37 @@ def _name(kind: Any) -> str:
 
 def explain(value: Any, error: Exception) -> str:
     """Why a value would not encode: the innermost part that does not, its type and its path."""
-    path, culprit = _culprit(value)
-    kind = type(culprit).__name__
-    if path is None:
-        return f"refers to itself (a {kind}), so it cannot be encoded"
+    try:
+        path, culprit, reason = _culprit(value, ())
+    except Exception:  # noqa: BLE001  (a __repr__, a property or an iterator of the user's)
+        path, culprit, reason = "", value, ""
+    path = path if len(path) <= 200 else f"{path[:100]}...{path[-100:]}"
     where = f" at ${path}" if path else ""
-    reason = str(error) or type(error).__name__
-    return f"of type {type(value).__name__} cannot be encoded: {kind}{where}: {reason}"
+    reason = reason or str(error) or type(error).__name__
+    return f"of type {type(value).__name__} cannot be encoded: {type(culprit).__name__}{where}: {reason}"
 
 
-def _culprit(value: Any, depth: int = 200) -> tuple[str | None, Any]:
-    """The path to the innermost part that fails by itself; None for the path where it never ends."""
-    if depth == 0:
-        return None, value
+def _culprit(value: Any, within: tuple[int, ...]) -> tuple[str, Any, str]:
+    """The path to the innermost part that fails by itself, that part, and what is wrong if we know it."""
+    if id(value) in within:
+        return "", value, "it refers to itself"
+    if len(within) > 200:
+        return "", value, "it is nested too deeply"
     for step, part in _parts(value):
         try:
             encode(part)
         except Exception:  # noqa: BLE001  (that is the question)
-            path, culprit = _culprit(part, depth - 1)
-            return (None if path is None else step + path), culprit
-    return "", value
+            path, culprit, reason = _culprit(part, (*within, id(value)))
+            return step + path, culprit, reason
+    return "", value, ""
 
 
 def _parts(value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, Mapping):
+    kind = type(value)
+    if issubclass(kind, Mapping):
         keys = [(f"<key {key!r}>", key) for key in value]
         return keys + [(f"[{key!r}]", part) for key, part in value.items()]
-    if isinstance(value, list | tuple | set | frozenset):
+    if issubclass(kind, list | tuple | set | frozenset):
         return [(f"[{n}]", part) for n, part in enumerate(value)]
     if isinstance(value, Struct):
         return [(f".{name}", getattr(value, name)) for name in value.__struct_fields__]

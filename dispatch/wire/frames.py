@@ -7,7 +7,7 @@ the happy path is one encode and one decode for a frame. Everything else is rare
 from __future__ import annotations
 
 import struct
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -25,6 +25,7 @@ __all__ = (
     "Fence",
     "Fenced",
     "FrameError",
+    "FromRunner",
     "Kill",
     "Launch",
     "NotReady",
@@ -36,6 +37,7 @@ __all__ = (
     "Results",
     "Splitter",
     "Stop",
+    "ToRunner",
     "Welcome",
     "Withdraw",
     "Work",
@@ -234,6 +236,9 @@ class Ended(_Frame, frozen=True, tag="ended"):
     stack: str
     output: str
 
+
+ToRunner: TypeAlias = Work[Any] | Answer | Withdraw | Bye
+FromRunner: TypeAlias = Results[Any] | Ready | NotReady | Fail | Back | Call | Progress | Output
 
 _encoder = msgspec.msgpack.Encoder()
 

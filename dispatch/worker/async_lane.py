@@ -27,14 +27,15 @@ from dispatch.terms.outcome import Fault
 from dispatch.terms.shard import Shard
 from dispatch.wire import frames
 from dispatch.wire.calls import Calls
-from dispatch.wire.channel import Channel
+from dispatch.wire.channel import Channel, adopt
 from dispatch.wire.codec import NotDeliverable, undeliverable
-from dispatch.wire.line import FRAME_SLACK
+from dispatch.wire.line import FROM_CENTER
 from dispatch.worker.duty import Duty
 from dispatch.worker.evidence import clip, fault_of
 from dispatch.worker.link import Link, answer_value
 from dispatch.worker.output import HEAD, TAIL
 from dispatch.worker.parcel import Parcel, unpack
+from dispatch.worker.runner import report_to
 from dispatch.worker.slot import Slot
 
 __all__ = ("AsyncLane", "run_async")
@@ -86,7 +87,7 @@ class AsyncLane:
             duty.capture,
             duty.lease.seed,
         )
-        self._cancel_grace = duty.lease.cancel_grace
+        self._cancel_grace, self._stack_fd = duty.lease.cancel_grace, duty.stack_fd
         self._concurrency = duty.lease.concurrency or duty.described.concurrency
         self._waiting: deque[tuple[int, float | None, Shard[Any]]] = deque()
         self._running: dict[int, _Running] = {}
@@ -102,16 +103,14 @@ class AsyncLane:
         self._leaving = asyncio.Event()
         self._bye = False
         duty.runner.center = Link(self.ask)
-        duty.runner._report = self._progress
+        report_to(duty.runner, self._progress)
 
     async def run(self) -> None:
         """Set up, serve until the centre says goodbye or is gone, tear down. Raises what `setup` raises."""
-        loop = asyncio.get_running_loop()
         sock, early = self._line.hand_over()
-        sock.setblocking(False)
-        self._channel = Channel(limit=self._codec.limit + FRAME_SLACK)
+        self._channel = Channel(limit=FROM_CENTER)
         self._channel.on_frame, self._channel.on_lost = self._arrived, self._lost
-        await loop.create_unix_connection(lambda: self._channel, sock=sock)
+        await adopt(sock, self._channel)
         if self._capture is not None:
             sys.stdout = _Tagged(sys.stdout)
             sys.stderr = _Tagged(sys.stderr)
@@ -192,6 +191,8 @@ class AsyncLane:
     def _settle(self, running: _Running) -> None:
         self._tell_output(running)
         self._running.pop(running.seq, None)
+        if running.late:
+            self._blame()
         self._slot.leave(self._next_deadline())
         self._start_waiting()
         self._leave_when_idle()
@@ -216,8 +217,21 @@ class AsyncLane:
         if running.task is not None and not running.task.done():
             running.late = True
             running.stack = await_chain(running.task)
-            self._slot.blamed = running.seq
+            self._blame()
             running.task.cancel()
+
+    def _blame(self) -> None:
+        """Tell the nanny which late task is the first that may cost the worker, and where it waits.
+
+        By itself the nanny would see only that the loop waits.
+        """
+        late = [running for running in self._running.values() if running.late]
+        first = min(late, key=lambda running: running.started + (running.timeout or 0.0), default=None)
+        self._slot.blame(*(first.seq, first.started) if first else (0, 0.0))
+        if self._stack_fd >= 0:
+            os.ftruncate(self._stack_fd, 0)
+            if first is not None:
+                os.write(self._stack_fd, first.stack.encode(errors="replace"))
 
     def _withdraw(self, seqs: set[int], *, waiting_only: bool) -> None:
         back = [item[0] for item in self._waiting if item[0] in seqs]

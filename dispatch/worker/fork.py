@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import inspect
 import math
-import mmap
 import os
 import select
 import signal
@@ -92,8 +91,7 @@ class ForkLane(SyncLane):
         warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
         become_subreaper()
         self._others = set(children())
-        if isinstance(self._slot.memory, mmap.mmap) and hasattr(mmap, "MADV_DONTFORK"):
-            self._slot.memory.madvise(mmap.MADV_DONTFORK)
+        self._slot.keep_from_forks()
         gc.collect()
         gc.freeze()  # the collector would touch, and so copy, every inherited page in every child
 

@@ -220,7 +220,8 @@ class Nanny:
         stalled = (
             since and at - since > TICK
         )  # a task that holds an async lane's loop, not one that just got it
-        blamed = slot.blamed if slot.blamed and not stalled else seq if since else 0
+        if slot.blamed and not stalled:
+            seq, since = slot.blamed, slot.blamed_since
         code = os.waitstatus_to_exitcode(status)
         told = frames.Ended(
             life=self._life,
@@ -228,7 +229,7 @@ class Nanny:
             why=why,
             signal=signal.SIGSTOP if why == "stopped" else -code if code < 0 else None,
             exit_code=code if code >= 0 else None,
-            seq=blamed,
+            seq=seq if since else 0,
             started=since,
             at=at,
             stack=read_tail(self._stack, 16 * 1024),

@@ -90,7 +90,7 @@ class _Text(io.TextIOWrapper):
 
     def __init__(self, fd: int, capture: Capture) -> None:
         raw = io.FileIO(fd, "w", closefd=False)
-        super().__init__(raw, encoding="utf-8", errors="backslashreplace", write_through=True)  # type: ignore[arg-type]
+        super().__init__(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
         self._capture = capture
 
     def write(self, text: str) -> int:

@@ -8,9 +8,19 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from abc import ABC, abstractmethod
+from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    TypeAlias,
+    TypeGuard,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from msgspec import Struct
 
@@ -61,6 +71,11 @@ class Runner(ABC, Generic[C]):
             self._report(done, total)
 
 
+def report_to(runner: Runner[Any], listener: Callable[[float, float | None], None]) -> None:
+    """Let `listener` hear what the runner says of its progress."""
+    runner._report = listener  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  (users see `progress`, not where it leads)
+
+
 Target: TypeAlias = type[Runner[Any]] | Callable[..., Any]
 
 
@@ -78,7 +93,7 @@ class Description(Struct, frozen=True):
     shared_type: Any
 
 
-def is_runner(target: object) -> bool:
+def is_runner(target: object) -> TypeGuard[type[Runner[Any]]]:
     """Whether `target` is a Runner class (and not a function)."""
     return isinstance(target, type) and issubclass(target, Runner)
 
@@ -90,7 +105,7 @@ def describe(target: Target) -> Description:
 
 def _describe_runner(runner: type[Any]) -> Description:
     name = runner.__qualname__
-    if not issubclass(runner, Runner):
+    if not is_runner(runner):
         raise RunnerError(
             name, "it is a class, but not a Runner", "subclass dispatch.Runner, or pass a function"
         )
@@ -180,16 +195,12 @@ def _known(hint: Any) -> Any:
 def _questions(runner: type[Runner[Any]]) -> dict[str, Any]:
     """The names that the runner's Protocol declares, with the annotated type of each answer."""
     for base in getattr(runner, "__orig_bases__", ()):
-        if get_origin(base) is Runner and isinstance(get_args(base)[0], type):
-            methods = vars(get_args(base)[0]).items()
-            public = {
-                name: method
-                for name, method in methods
-                if inspect.isfunction(method) and not name.startswith("_")
-            }
+        asked = get_args(base)[0] if get_origin(base) is Runner else None
+        if inspect.isclass(asked):
             return {
                 name: _known(_hints(method, f"{runner.__qualname__}'s {name}").get("return", Any))
-                for name, method in public.items()
+                for name, method in vars(asked).items()
+                if inspect.isfunction(method) and not name.startswith("_")
             }
     return {}
 
@@ -221,7 +232,7 @@ def as_runner(target: Target) -> type[Runner[Any]]:
     told = _describe_function(target)
     kind = _AsyncFunctionRunner if told.is_async else _FunctionRunner
     own = {"function": staticmethod(target), "takes_shared": told.takes_shared, "__qualname__": told.name}
-    return type(told.name, (kind,), own)
+    return ABCMeta(told.name, (kind,), own)
 
 
 def direct_call(runner: Runner[Any]) -> Callable[[Any], Any] | None:

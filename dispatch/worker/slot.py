@@ -17,21 +17,27 @@ __all__ = ("Slot",)
 # seq of the newest attempt, since (0.0: idle) and deadline (inf: none) in monotonic seconds, outcomes not yet sent
 RUN = struct.Struct("<qddq")
 FENCE = 4  # the word that the sync lane reads before each attempt
-_HELD, _BLAME, _CUT, _PHASE = 3, 5, 6, 7
+_HELD, _BLAME, _CUT, _PHASE, _SINCE = 3, 5, 6, 7, 8
+_SIZE = 72
 
 
 class Slot:
-    """`memory` is a shared map of at least 64 bytes; none where runner and watcher are one process."""
+    """`memory` is a shared map of at least 72 bytes; none where runner and watcher are one process."""
 
     def __init__(self, memory: Any = None) -> None:
-        self.memory = bytearray(64) if memory is None else memory
-        self.words = memoryview(self.memory)[:64].cast("q")
-        self._times = memoryview(self.memory)[:64].cast("d")
+        self.memory = bytearray(_SIZE) if memory is None else memory
+        self.words = memoryview(self.memory)[:_SIZE].cast("q")
+        self._times = memoryview(self.memory)[:_SIZE].cast("d")
 
     @classmethod
     def mapped(cls, fd: int) -> Slot:
         """The slot in a file that nanny and runner process both map."""
         return cls(mmap.mmap(fd, mmap.PAGESIZE))
+
+    def keep_from_forks(self) -> None:
+        """Leave the slot out of the memory of forks, which run what must not write to it (Linux)."""
+        if isinstance(self.memory, mmap.mmap) and hasattr(mmap, "MADV_DONTFORK"):
+            self.memory.madvise(mmap.MADV_DONTFORK)
 
     def reset(self, *, deadline: float = math.inf, since: float = 0.0) -> None:
         """A new life: nothing was started, and being ready is due at `deadline`."""
@@ -77,8 +83,14 @@ class Slot:
         """Whose deadline it is, where the attempt that holds the loop need not be the late one (0: the same)."""
         return self.words[_BLAME]
 
-    @blamed.setter
-    def blamed(self, seq: int) -> None:
+    @property
+    def blamed_since(self) -> float:
+        """When the attempt in `blamed` started."""
+        return self._times[_SINCE]
+
+    def blame(self, seq: int, since: float) -> None:
+        """An attempt is late (0: no more) that started at `since` and need not hold the loop."""
+        self._times[_SINCE] = since
         self.words[_BLAME] = seq
 
     @property

@@ -28,7 +28,7 @@ from dispatch.worker.duty import Duty
 from dispatch.worker.evidence import fault_of
 from dispatch.worker.link import Link, answer_value
 from dispatch.worker.parcel import Parcel
-from dispatch.worker.runner import direct_call
+from dispatch.worker.runner import direct_call, report_to
 from dispatch.worker.slot import FENCE, RUN
 
 __all__ = ("FLUSH_AFTER", "PATIENCE", "SyncLane")
@@ -54,13 +54,13 @@ class SyncLane:
         self._buffer = bytearray()  # values that wait for company, and when each of their shards ended
         self._ends: list[float] = []
         self._unsent, self._start = 0, 0.0  # the first of them, and when it started
-        self._backlog: list[tuple[Any, bytes | bytearray]] = []
+        self._backlog: list[tuple[frames.ToRunner, bytes | bytearray]] = []
         self._calls = Calls()
         self._asking = threading.RLock()
         self._seq = 0
         self._progressed = 0.0
         duty.runner.center = Link(self.ask)
-        duty.runner._report = self._progress
+        report_to(duty.runner, self._progress)
 
     def run(self) -> None:
         """Set up, serve until the centre says goodbye or is gone, tear down. Raises what `setup` raises."""
@@ -89,7 +89,7 @@ class SyncLane:
     def _prepare(self) -> None:
         """What a lane does between `setup` and its first shard."""
 
-    def _next(self) -> tuple[Any, bytes | bytearray] | None:
+    def _next(self) -> tuple[frames.ToRunner, bytes | bytearray] | None:
         if self._backlog:
             return self._backlog.pop(0)
         body = self._line.receive()
