@@ -114,6 +114,10 @@ def raises_generator_exit(_task: Task) -> None:
     raise GeneratorExit
 
 
+def raises_cancelled(_task: Task) -> None:
+    raise asyncio.CancelledError
+
+
 def recurses(_task: Task) -> None:
     recurses(_task)
 
