@@ -32,7 +32,7 @@ _HOMES = {
     "center.local": "LocalDispatchCenter",
     "center.registry": "RunnerType register",
     "terms.config": "DispatchConfig Policy Retry",
-    "terms.errors": "CenterClosed ConfigError DispatchError DuplicateShard GiveUp OutOfMemory QueueFull RemoteError"
+    "terms.errors": "CenterClosed CenterOpen ConfigError DispatchError DuplicateShard GiveUp OutOfMemory QueueFull RemoteError"
     " RemoteTraceback RetryLater RunnerError ShardCancelled ShardError ShardTimeout StartupFailed Undeliverable"
     " UnguardedMain WorkerDied",
     "terms.event": "Closed Draining Event Opened Printed Progressed Retrying Settled Snapshot WorkerEnded WorkerReady"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, get_type_hints, overload
 
 from dispatch.terms.config import DispatchConfig
-from dispatch.terms.errors import CenterClosed, ConfigError, RunnerError, UnguardedMain
+from dispatch.terms.errors import CenterClosed, CenterOpen, ConfigError, RunnerError, UnguardedMain
 from dispatch.terms.outcome import Outcome, Report
 from dispatch.terms.shard import Shard, Shards
 from dispatch.wire.calls import remote_names
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, TypeVar
 
-    from dispatch.center.typed import Async, AsyncSharing, Opened, Sharing, Sync
+    from dispatch.center.typed import Async, AsyncSharing, Caller, Opened, Sharing, Sync
     from dispatch.engines.base import Engine
     from dispatch.terms.event import Event, Snapshot
 
@@ -110,6 +110,7 @@ class DispatchCenter(ABC, Generic[P, R]):
             raise ConfigError("config", self.config, "it must be a DispatchConfig")
         self._shared_param = shared_param
         self._opening: Opened | None = None
+        self._is_opening = False
 
     # What a subclass declares.
 
@@ -227,7 +228,7 @@ class DispatchCenter(ABC, Generic[P, R]):
     @asynccontextmanager
     async def stream(
         self, shards: Shards[P] | None = None, *, ordered: bool = False
-    ) -> AsyncIterator[AsyncIterator[Outcome[R]]]:
+    ) -> AsyncGenerator[AsyncIterator[Outcome[R]]]:
         """Outcomes as they come, or in input order; opens and closes the centre if it is not open.
 
         A slow consumer stops the reading of shards. Leaving early stops what was read. Errors as in `run`.
@@ -242,28 +243,36 @@ class DispatchCenter(ABC, Generic[P, R]):
         CenterClosed if the centre is not open; QueueFull if `nowait` and `max_pending` shards wait. Cancelling
         withdraws the shard, or stops it where it runs.
         """
-        return (await self.submit_outcome(payload, timeout=timeout, nowait=nowait)).unwrap()
+        outcome: Outcome[R] = await self._calls("submit").submit(payload, timeout=timeout, nowait=nowait)
+        return outcome.unwrap()
 
     async def submit_outcome(
         self, payload: P | Shard[P], *, timeout: float | None = None, nowait: bool = False
     ) -> Outcome[R]:
         """The same as `submit`, as an outcome: raises only CenterClosed and QueueFull."""
-        if self._opening is None:
-            raise CenterClosed("submit")
-        return await self._opening.calls.submit(payload, timeout=timeout, nowait=nowait)
+        outcome: Outcome[R] = await self._calls("submit_outcome").submit(payload, timeout=timeout, nowait=nowait)
+        return outcome
+
+    def _calls(self, door: str) -> Caller:
+        return self._need_open(door).calls
 
     async def open(self) -> None:
         """Start the workers; they stay warm until `aclose`. Returns when the first is ready.
 
-        Raises StartupFailed if none can be, ConfigError or RunnerError if the declarations are wrong.
+        Raises StartupFailed if none can be, ConfigError or RunnerError if the declarations are wrong, CenterOpen if
+        the centre is open already.
         """
-        if self._opening is not None:
-            raise CenterClosed("open (this centre is open already; it")
+        if self._opening is not None or self._is_opening:
+            raise CenterOpen
         _refuse_unguarded_main()
         from dispatch.center.opening import Opening
 
         opening = Opening(self)
-        await opening.open()
+        self._is_opening = True
+        try:
+            await opening.open()
+        finally:
+            self._is_opening = False
         self._opening = opening
 
     async def aclose(self, grace: float | None = None) -> None:
@@ -320,7 +329,7 @@ class DispatchCenter(ABC, Generic[P, R]):
         return self._opening
 
     @asynccontextmanager
-    async def _opened(self, door: str) -> AsyncIterator[Opened]:
+    async def _opened(self, door: str) -> AsyncGenerator[Opened]:
         """The opening there is, else one of our own."""
         if self._opening is not None:
             yield self._opening
@@ -335,7 +344,7 @@ class DispatchCenter(ABC, Generic[P, R]):
 
         Raises ConfigError or RunnerError, at the earliest moment, for what could never work.
         """
-        found: Any = self.init_runners()
+        found = self.init_runners()
         if not isinstance(found, Sequence) or not found:
             cure = "it must return the runner classes to start, one for each worker"
             raise ConfigError(f"{type(self).__name__}.init_runners()", found, cure)

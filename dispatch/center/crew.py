@@ -78,12 +78,13 @@ class Crew:
             return
         self._feeding = True  # a door that hears of an outcome may push, and so come here again
         try:
-            seats = [seat for seat in self.seats.values() if seat.state == "ready"]
+            ready = [seat for seat in self.seats.values() if seat.state == "ready"]
+            seats = [seat for seat in ready if not seat.is_full]
             if queue.alone:
                 seats = self._feed_alone(seats)
             idle = sum(not self.books.held(seat) for seat in seats)
             for seat in sorted(seats, key=lambda seat: len(self.books.held(seat))):
-                while queue.ready and self._feed_seat(seat, workers=len(seats), idle=idle):
+                while queue.ready and self._feed_seat(seat, workers=len(ready), idle=idle):
                     pass
                 idle -= 1
         finally:
@@ -179,6 +180,7 @@ class Crew:
                     seat.heard(monotonic())
             else:
                 self._rarely(seat, frame)
+        seat.landed(self.books.held(seat))
         if self.books.policy.recycle_after is not None:
             self._recycle(seat)
         self.feed()
@@ -234,6 +236,8 @@ class Crew:
     def on_fenced(self, worker: int, fenced: frames.Fenced) -> None:
         """A worker will not start what it had not started: that goes elsewhere."""
         self.books.back(self.books.ledger.take_unstarted(worker, fenced.last, fenced.upto))
+        if worker in self.seats:
+            self.seats[worker].landed(self.books.held(self.seats[worker]))
         self.feed()
 
     def on_pulse(self, worker: int, pulse: frames.Pulse) -> None:

@@ -23,6 +23,7 @@ from dispatch.wire.shared import publish
 from dispatch.worker.runner import describe
 
 if TYPE_CHECKING:
+    from dispatch.center.submit import CallDoor
     from dispatch.engines.base import Engine
 
 __all__ = ("DummyDispatchCenter",)
@@ -53,11 +54,8 @@ class DummyDispatchCenter(Concrete[P, R]):
     async def __aexit__(self, *_: object) -> None:
         """Nothing was started."""
 
-    async def submit_outcome(
-        self, payload: P | Shard[P], *, timeout: float | None = None, nowait: bool = False
-    ) -> Outcome[R]:
-        """A dummy centre executes nothing: raises CenterClosed."""
-        raise CenterClosed("submit on a dummy centre, which executes nothing,")
+    def _calls(self, door: str) -> CallDoor:
+        raise CenterClosed(f"{door} on a dummy centre, which executes nothing,")
 
     async def run(
         self,

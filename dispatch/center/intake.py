@@ -71,6 +71,14 @@ class Intake:
 
         Raises ConfigError if a Shard's fields make no sense, DuplicateShard if its id is in use.
         """
+        if timeout is None and not is_shard(payload):
+            try:
+                data = self._default.encode(payload)
+            except NotDeliverable:
+                pass  # told below
+            else:
+                self.read += 1
+                return Entry(self.read - 1, data, self.origin, now), None, len(data)
         shard: Shard[Any] = payload if is_shard(payload) else Shard(payload, timeout=timeout)
         self._check(shard)
         codec = self._codecs[shard.runner] if shard.runner else self._default

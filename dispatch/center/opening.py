@@ -196,7 +196,7 @@ def _customised(center: type[Any]) -> bool:
 
 def _type_of(param: Any, *, needed: bool) -> str:
     """A reference to the class of a shared param that no annotation describes; "" for plain values."""
-    kind: type[Any] = type(param)
+    kind: Any = type(param)
     if param is None or kind.__module__ == "builtins" or kind.__module__ not in sys.modules:
         return ""
     try:

@@ -101,15 +101,21 @@ class Seat:
                 frame_size(pace, ready=ready, workers=1, idle=idle),
                 task_room(pace, concurrency=self.concurrency, in_flight=len(held)),
             )
+        if self.is_full or (self.frames and not may_prefetch(pace, ready=ready, workers=workers)):
+            return 0
+        return frame_size(pace, ready=ready, workers=workers, idle=idle)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether this worker has all the frames in hand that it may."""
+        return len(self.frames) >= FRAMES_IN_FLIGHT and not self.several
+
+    def landed(self, held: dict[int, Any]) -> None:
+        """Forget frames of which nothing is in flight any more; `held` is what is."""
         frames = self.frames
         oldest = next(iter(held), None)
         while frames and (oldest is None or frames[0] < oldest):
             frames.popleft()
-        if len(frames) >= FRAMES_IN_FLIGHT or (
-            frames and not may_prefetch(pace, ready=ready, workers=workers)
-        ):
-            return 0
-        return frame_size(pace, ready=ready, workers=workers, idle=idle)
 
     def now(self, held: dict[int, Any], now: float) -> WorkerState:
         """What the seat does at the monotonic time `now`."""

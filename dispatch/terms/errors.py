@@ -5,6 +5,7 @@ DispatchError
 │   ├── RunnerError                 a runner or a function that workers could not use
 │   └── DuplicateShard              two shards of one run have the same id
 ├── CenterClosed (RuntimeError)     a door of a centre that is not open
+├── CenterOpen (RuntimeError)       open() on a centre that is open
 ├── QueueFull (RuntimeError)        submit(nowait=True) with max_pending shards waiting
 ├── UnguardedMain (RuntimeError)    a worker imports a script that starts a centre
 └── ShardError                      what `unwrap` raises for an outcome that is not Done
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 __all__ = (
     "CenterClosed",
+    "CenterOpen",
     "ConfigError",
     "DispatchError",
     "DuplicateShard",
@@ -89,6 +91,13 @@ class CenterClosed(DispatchError, RuntimeError):
 
     def __str__(self) -> str:
         return f"{self.door} needs an open centre; use 'async with center:' or 'await center.open()'"
+
+
+class CenterOpen(DispatchError, RuntimeError):
+    """The centre is open already."""
+
+    def __str__(self) -> str:
+        return "this centre is open, or is being opened; close it first, or use the doors that it has"
 
 
 class QueueFull(DispatchError, RuntimeError):

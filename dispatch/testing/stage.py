@@ -79,7 +79,8 @@ class RecordingHost:
     def done(self, worker: int = 0) -> list[tuple[int, Any]]:
         """Every (seq, value) that a worker delivered, in order."""
         found: list[tuple[int, Any]] = []
-        for frame in self.all(frames.Results, worker):
+        delivered: list[frames.Results[Any]] = self.all(frames.Results, worker)
+        for frame in delivered:
             seqs = frame.seqs or range(frame.first, frame.first + len(frame.values))
             found += zip(seqs, frame.values, strict=True)
         return found

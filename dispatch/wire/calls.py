@@ -48,7 +48,7 @@ class Calls:
         try:
             plain = Raw(encode(args)), Raw(encode(kwargs))
         except Exception as error:  # noqa: BLE001  (whatever a hook or a property of an argument raises)
-            what = args if not kwargs else {**dict(enumerate(args)), **kwargs}
+            what: Any = {**dict[Any, Any](enumerate(args)), **kwargs} if kwargs else args
             raise TypeError(f"center.{method}: the arguments {explain(what, error)}") from None
         self._next += 1
         return Call(self._next, method, *plain)

@@ -237,7 +237,7 @@ def _culprit(value: Any, within: tuple[int, ...]) -> tuple[str, Any, str]:
 
 
 def _parts(value: Any) -> list[tuple[str, Any]]:
-    kind = type(value)
+    kind: type[Any] = type(value)
     if issubclass(kind, Mapping):
         keys = [(f"<key {key!r}>", key) for key in value]
         return keys + [(f"[{key!r}]", part) for key, part in value.items()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from abc import ABC, ABCMeta, abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import (
     TYPE_CHECKING,
@@ -232,7 +232,8 @@ def as_runner(target: Target) -> type[Runner[Any]]:
     told = _describe_function(target)
     kind = _AsyncFunctionRunner if told.is_async else _FunctionRunner
     own = {"function": staticmethod(target), "takes_shared": told.takes_shared, "__qualname__": told.name}
-    return ABCMeta(told.name, (kind,), own)
+    made: type[Runner[Any]] = type(told.name, (kind,), own)
+    return made
 
 
 def direct_call(runner: Runner[Any]) -> Callable[[Any], Any] | None:
