@@ -8,7 +8,6 @@ end. A process of anyio's that has served other calls is refused, and kept busy 
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import secrets
 import signal
@@ -20,11 +19,12 @@ from functools import partial
 from typing import Any
 
 import anyio
-from anyio import BrokenWorkerProcess, CancelScope, CapacityLimiter, to_process
+from anyio import BrokenWorkerProcess, CancelScope, to_process
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from dispatch.engines.base import Engine, Host, Start
+from dispatch.engines.pool import Apart
 from dispatch.terms.outcome import Fault
 from dispatch.wire import frames
 from dispatch.wire.channel import Channel, listen, serve
@@ -77,7 +77,6 @@ class ProcessEngine(Engine):
         self._refused: list[Channel] = []
         self._strangers: set[Channel] = set()
         self._token = secrets.token_bytes(16)
-        self._limiter = CapacityLimiter(math.inf)
 
     async def open(self, tasks: TaskGroup, host: Host) -> None:
         if sys.platform == "win32":
@@ -235,11 +234,13 @@ class ProcessEngine(Engine):
                 timer = asyncio.get_running_loop().call_later(
                     worker.start.startup_timeout, self._unless_greeted, worker
                 )
+                apart: Any = Apart()
+                place = encode(self._place(worker))
                 try:
-                    await to_process.run_sync(
-                        nanny.main, encode(self._place(worker)), cancellable=True, limiter=self._limiter
-                    )
+                    apart.begin()
+                    await to_process.run_sync(nanny.main, place, cancellable=True, limiter=apart)
                 finally:
+                    apart.end()
                     timer.cancel()
                 return  # a process that we refused, and have let go
         except BrokenWorkerProcess as broken:

@@ -1,0 +1,48 @@
+"""Worker processes of anyio's that stay out of its pool.
+
+anyio keeps one pool for each event loop, shares it with the host, and kills it when the task that `asyncio.run`
+was given ends. A centre that a fixture or a notebook cell opened stays open beyond that task. So each of our
+calls finds an empty pool of its own: nobody kills our processes but we, and nobody else's calls get one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from anyio import to_process
+
+__all__ = ("Apart",)
+
+# Private names, for want of public ones; without them we share the pool, and a used process is refused.
+_NAMES = ("_process_pool_workers", "_process_pool_idle_workers")
+_variables: list[Any] = [found for name in _NAMES if (found := getattr(to_process, name, None)) is not None]
+
+
+class Apart:
+    """Given to `to_process.run_sync` as its limiter; it limits nothing, and is for one call.
+
+    anyio looks up its pool, then enters the limiter, and does not give way in between: that is when the host's
+    pool is put back. `begin` before the call, `end` after it whatever happens.
+    """
+
+    def __init__(self) -> None:
+        self._hosts: list[tuple[Any, Any]] = []
+
+    def begin(self) -> None:
+        """Put an empty pool in the place of the host's."""
+        if len(_variables) == len(_NAMES):
+            pools: list[Any] = [set(), deque()]
+            self._hosts = [(var, var.set(pool)) for var, pool in zip(_variables, pools, strict=True)]
+
+    def end(self) -> None:
+        """Put the host's pool back."""
+        while self._hosts:
+            variable, token = self._hosts.pop()
+            variable.reset(token)
+
+    async def __aenter__(self) -> None:
+        self.end()
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing was limited."""
