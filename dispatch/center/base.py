@@ -22,8 +22,9 @@ from dispatch.worker.runner import Target, describe, reference
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
-    from typing_extensions import Self, TypeVar
+    from typing_extensions import TypeVar
 
     from dispatch.center.typed import Async, AsyncSharing, Caller, Opened, Sharing, Sync
     from dispatch.engines.base import Engine
@@ -250,7 +251,9 @@ class DispatchCenter(ABC, Generic[P, R]):
         self, payload: P | Shard[P], *, timeout: float | None = None, nowait: bool = False
     ) -> Outcome[R]:
         """The same as `submit`, as an outcome: raises only CenterClosed and QueueFull."""
-        outcome: Outcome[R] = await self._calls("submit_outcome").submit(payload, timeout=timeout, nowait=nowait)
+        outcome: Outcome[R] = await self._calls("submit_outcome").submit(
+            payload, timeout=timeout, nowait=nowait
+        )
         return outcome
 
     def _calls(self, door: str) -> Caller:
@@ -306,7 +309,7 @@ class DispatchCenter(ABC, Generic[P, R]):
         run = partial(self.run, collect=collect, handle_signals=True)
         report = anyio.run(run, backend_options={"use_uvloop": _has_uvloop()})
         if report.interrupted:
-            print(report, file=sys.stderr)
+            print(report, file=sys.stderr)  # noqa: T201  (start() is the program's door)
             raise SystemExit(130)
         return report
 
@@ -357,7 +360,8 @@ class DispatchCenter(ABC, Generic[P, R]):
             missing = described.questions.keys() - offered
             if missing:
                 problem = f"it asks its centre for {', '.join(sorted(missing))}"
-                cure = f"{type(self).__name__} has no such @remote method; it has: {', '.join(sorted(offered)) or 'none'}"
+                has = ", ".join(sorted(offered)) or "none"
+                cure = f"{type(self).__name__} has no such @remote method; it has: {has}"
                 raise RunnerError(described.name, problem, cure)
             if self.config.policy.isolation == "fork" and described.concurrency > 1:
                 raise RunnerError(

@@ -48,7 +48,7 @@ class Books:
         self.counts = {"done": 0, "failed": 0, "cancelled": 0}
         self.on_ready: Callable[[], None] = _nothing  # a delayed shard is ready
         self.on_settled: Callable[[], None] = _nothing
-        self._random = random.Random()  # noqa: S311  (jitter of retries)
+        self._random = random.Random()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -95,16 +95,17 @@ class Books:
         if not outcomes:
             return 0
         if not results.seqs:  # one after the other: a frame of one door
-            self._ran(seat, outcomes, size, ended[-1] - starts[0])
+            self._ran(seat, outcomes, size=size, seconds=ended[-1] - starts[0])
             return len(outcomes)
         by_door: dict[int, list[Any]] = {}
         for outcome in outcomes:
             by_door.setdefault(outcome.entry.origin.door, []).append(outcome)
         for own in by_door.values():
-            self._ran(seat, own, size, sum(outcome.ended - outcome.started for outcome in own))
+            seconds = sum(outcome.ended - outcome.started for outcome in own)
+            self._ran(seat, own, size=size, seconds=seconds)
         return len(outcomes)
 
-    def _ran(self, seat: Seat, outcomes: list[Any], size: int, seconds: float) -> None:
+    def _ran(self, seat: Seat, outcomes: list[Any], *, size: int, seconds: float) -> None:
         seat.ran(len(outcomes), seconds)
         self.settle(outcomes[0].entry.origin.door, outcomes, size=size, seat=seat, seconds=seconds)
 

@@ -41,7 +41,7 @@ _output = logging.getLogger("dispatch.runner")
 class Crew:
     """The engine's host, and the seats that it fills."""
 
-    def __init__(self, engine: Engine, seats: list[Seat], books: Books, calls: CallTable) -> None:
+    def __init__(self, engine: Engine, seats: list[Seat], *, books: Books, calls: CallTable) -> None:
         self.engine, self.books = engine, books
         self.seats = {seat.number: seat for seat in seats}
         self.slots = {seat.slot: seat for seat in seats}
@@ -95,7 +95,7 @@ class Crew:
         queue, held = self.books.queue, self.books.held(seat)
         seat.alone = seat.alone and bool(held)  # what it had for itself may have been taken back
         for lane in queue.lanes_for(seat.runner):
-            number = seat.room(lane.pace, held, ready=len(lane.entries), workers=workers, idle=idle)
+            number = seat.room(lane, held, workers=workers, idle=idle)
             if number > 0:
                 self._send(seat, queue.take(lane, number), special=lane.special)
                 return True
@@ -270,12 +270,12 @@ class Crew:
             if ended.why in ("killed", "nanny") and not nonsense:  # we did it, or nobody saw what ran
                 self.books.back(held.values())
             else:
-                self._charge(seat, held, ended, evidence)
+                self._charge(seat, held, ended=ended, fault=evidence)
             self._live_again(seat, evidence)
         self.on_change()
         self.feed()
 
-    def _charge(self, seat: Seat, held: dict[int, Entry], ended: frames.Ended, fault: Fault) -> None:
+    def _charge(self, seat: Seat, held: dict[int, Entry], *, ended: frames.Ended, fault: Fault) -> None:
         found = blame(held, running=ended.seq, several=seat.several, exact=ended.why == "timed_out")
         for entry in found.suspects:
             entry.alone = True

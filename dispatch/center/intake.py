@@ -16,7 +16,7 @@ __all__ = ("Intake", "Taken", "by_runner")
 
 
 class Taken(Struct):
-    """Shards that were put on the books: their encoded bytes, outcomes of those that cannot travel, and what ended it."""
+    """Shards that were put on the books: their encoded bytes, outcomes of those that cannot travel, what ended it."""
 
     entries: list[Entry]
     failed: list[Failed]
@@ -102,7 +102,9 @@ class Intake:
         if not isinstance(shard.id, str):
             raise ConfigError(f"{name}: id", shard.id, "it must be a string")
         if not shard.id.isascii() and not _is_unicode(shard.id):
-            raise ConfigError(f"shard {self.read}: id", ascii(shard.id), "it holds lone surrogates; escape them")
+            raise ConfigError(
+                f"shard {self.read}: id", ascii(shard.id), "it holds lone surrogates; escape them"
+            )
         if shard.id in self._ids:
             raise DuplicateShard(shard.id)
         if shard.timeout is not None and not shard.timeout > 0:

@@ -129,9 +129,8 @@ class Opening:
         door: RunDoor[Any] = RunDoor(
             self.session, next(self._keys), self._codecs, config=self._center.config, collect=collect
         )
-        async with interrupts(self.session.drain):
-            async with self._through(door, shards):
-                await door.finished()
+        async with interrupts(self.session.drain), self._through(door, shards):
+            await door.finished()
         if door.error is not None:
             raise door.error
         return door.report()
@@ -196,7 +195,7 @@ def _customised(center: type[Any]) -> bool:
 
 def _type_of(param: Any, *, needed: bool) -> str:
     """A reference to the class of a shared param that no annotation describes; "" for plain values."""
-    kind: Any = type(param)
+    kind: type[Any] = param.__class__
     if param is None or kind.__module__ == "builtins" or kind.__module__ not in sys.modules:
         return ""
     try:

@@ -39,7 +39,9 @@ class SourceDoor(Generic[R]):
         self.intake = Intake(key, codecs)
         self.counts: dict[str, int] = {}
         self.error: BaseException | None = None
-        self.exhausted = False
+        self.exhausted = False  # the source ended, and was read to its end
+        self._reading = anyio.CancelScope()
+        self._gave_up = False  # too many failures
         self._config = config
         self._began = monotonic()
         self._settled = 0
@@ -57,17 +59,17 @@ class SourceDoor(Generic[R]):
     async def pump(self, source: Iterable[Any] | AsyncIterable[Any]) -> None:
         """Read the source until it ends, as far ahead as is allowed. What it raises is kept in `error`."""
         try:
-            if isinstance(source, AsyncIterable):
-                await self._pump_async(source)
-            else:
-                await self._pump_sync(iter(source))
+            with self._reading:
+                if isinstance(source, AsyncIterable):
+                    await self._pump_async(source)
+                else:
+                    await self._pump_sync(iter(source))
         except Exception as error:  # noqa: BLE001  (a source is user code: what it raises is told at the door)
             error.add_note(
                 f"dispatch: raised while reading shards, after {self.intake.read}; those finish first"
             )
             self.error = error
         finally:
-            self.exhausted = self.error is None and not self.stopping and not self.session.draining
             self._over = True
             self.session.books.queue.pace(self.key).more = False
             self._tell()
@@ -85,6 +87,7 @@ class SourceDoor(Generic[R]):
             finally:
                 self._admit(payloads)
             if len(payloads) < number:
+                self.exhausted = True
                 return
             await asyncio.sleep(0)
 
@@ -93,12 +96,13 @@ class SourceDoor(Generic[R]):
             self._admit([payload])
             if not await self._allowed():
                 return
+        self.exhausted = True
 
     async def _allowed(self) -> int:
         """How many shards may be read now; waits for one at least. 0: read no more."""
         limit = self._config.max_pending
         enough = max(1, min(BUNCH, limit) // 2)  # reading a few at a time would wake us for each outcome
-        while not (self.stopping or self.session.draining or self.session.startup_fault):
+        while not (self._reading.cancel_called or self.session.ending):
             room = limit - (self.intake.read - self._handed)
             if room >= enough and self._held_bytes < self._config.max_pending_bytes:
                 mean = self._held_bytes / max(1, self.intake.read - self._handed)
@@ -153,6 +157,7 @@ class SourceDoor(Generic[R]):
                 self._count("cancelled")
         limit = self._config.policy.max_failures
         if failures and limit is not None and self.counts["failed"] >= limit and not self.stopping:
+            self._gave_up = True
             asyncio.get_running_loop().call_soon(self.stop)
 
     def _count(self, *names: str) -> None:
@@ -183,10 +188,15 @@ class SourceDoor(Generic[R]):
             self._progress = anyio.Event()
             await self._progress.wait()
 
+    def halt(self) -> None:
+        """Read no more, also if the source is being waited for."""
+        self._reading.cancel()
+        self._tell()
+
     def stop(self) -> None:
         """Read no more, and stop what was read."""
         self.stopping = True
-        self._tell()
+        self.halt()
         self.session.stop_door(self.key)
 
     async def stopped(self, within: float) -> None:
@@ -220,7 +230,7 @@ class SourceDoor(Generic[R]):
             total_known=self.exhausted,
             seconds=monotonic() - self._began,
             workers=workers,
-            interrupted=self.stopping or self.session.draining,
+            interrupted=self.session.draining or not (self.exhausted or self.error or self._gave_up),
             collected=self._collects,
         )
 

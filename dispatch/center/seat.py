@@ -9,7 +9,8 @@ from typing import Any, Literal
 import msgspec
 
 from dispatch.engines.base import Start
-from dispatch.scheduling.batching import FRAMES_IN_FLIGHT, Pace, frame_size, may_prefetch, task_room
+from dispatch.scheduling.batching import FRAMES_IN_FLIGHT, frame_size, may_prefetch, task_room
+from dispatch.scheduling.queue import Lane
 from dispatch.terms.event import WorkerState
 from dispatch.terms.shard import WorkerInfo
 from dispatch.wire.codec import Codec
@@ -92,8 +93,9 @@ class Seat:
         self.alone = self.nonsense = False
         self.pulse = Pulse(0, 0.0, 0)
 
-    def room(self, pace: Pace, held: dict[int, Any], *, ready: int, workers: int, idle: int) -> int:
-        """How many shards to send this worker now; `held` is what it has in flight."""
+    def room(self, lane: Lane, held: dict[int, Any], *, workers: int, idle: int) -> int:
+        """How many shards of a lane to send this worker now; `held` is what it has in flight."""
+        pace, ready = lane.pace, len(lane.entries)
         if self.alone:
             return 0
         if self.several:
@@ -101,7 +103,11 @@ class Seat:
                 frame_size(pace, ready=ready, workers=1, idle=idle),
                 task_room(pace, concurrency=self.concurrency, in_flight=len(held)),
             )
-        if self.is_full or (self.frames and not may_prefetch(pace, ready=ready, workers=workers)):
+        if self.is_full:
+            return 0
+        # Behind another door's frame a door has its turn, however little it has: else a stream would starve it.
+        own = not held or next(reversed(held.values())).origin.door == lane.door
+        if self.frames and own and not may_prefetch(pace, ready=ready, workers=workers):
             return 0
         return frame_size(pace, ready=ready, workers=workers, idle=idle)
 

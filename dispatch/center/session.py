@@ -37,7 +37,7 @@ class Session:
     ) -> None:
         self.policy, self.bus = policy, bus
         self.books = Books(policy, bus)
-        self.crew = Crew(engine, seats, self.books, calls)
+        self.crew = Crew(engine, seats, books=self.books, calls=calls)
         self.closing = False
         self.startup_fault: Fault | None = None
         self._opened_at = monotonic()

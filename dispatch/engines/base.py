@@ -21,7 +21,7 @@ __all__ = ("Engine", "Host", "Start")
 
 
 class Start(Struct, frozen=True, kw_only=True):
-    """A worker to start: its number, what it runs, and the runner and centre themselves for engines that need no import."""
+    """A worker to start: its number and lease; runner and centre themselves, for engines that import nothing."""
 
     number: int
     lease: Lease

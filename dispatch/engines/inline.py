@@ -126,6 +126,7 @@ class InlineEngine(Engine):
         inmate = self._workers.get(worker)
         if inmate is not None:
             inmate.slot.fence = 1 << 62
+            inmate.channel.on_lost = partial(self._over, worker, inmate, "killed")
             inmate.channel.abort()
             asyncio.get_running_loop().call_soon(self._over, worker, inmate, "killed")
 

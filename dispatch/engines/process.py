@@ -95,8 +95,7 @@ class ProcessEngine(Engine):
     # Connections: a peer says who it is, or is dropped.
 
     def _accept(self) -> Channel:
-        channel = Channel(limit=FRAME_SLACK, on_made=self._made)
-        return channel
+        return Channel(limit=FRAME_SLACK, on_made=self._made)
 
     def _made(self, channel: Channel) -> None:
         if not channel.from_this_user:
@@ -324,7 +323,7 @@ class ProcessEngine(Engine):
 
     async def _see_off(self, worker: _Worker) -> None:
         """Wait for the nanny to leave; kill it, and the runner's group, if it does not."""
-        while not worker.greeted and not worker.gone.is_set():
+        while not worker.greeted and not worker.gone.is_set():  # noqa: ASYNC110  (two facts end this)
             # Starting: killing it now would leak a process. `_unless_greeted` bounds this.
             await asyncio.sleep(0.002)
         with anyio.move_on_after(FAREWELL):
@@ -351,5 +350,6 @@ def _startup_fault(error: Exception) -> Fault:
     message = f"a worker process could not be started: {name}: {cause}"
     if name not in ("UnguardedMain", "EndOfStream", "ClosedResourceError"):
         main = getattr(sys.modules["__main__"], "__file__", None)
-        message += f"; every worker imports the main script ({main}): it must import cleanly under another name, without arguments"
+        message += f"; every worker imports the main script ({main}): it must import cleanly "
+        message += "under another name, without arguments"
     return Fault(cause="startup", type=name, message=message, final=True)

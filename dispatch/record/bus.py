@@ -34,7 +34,7 @@ class Bus:
         for listener in tuple(self._listeners):
             try:
                 listener(event)
-            except Exception:
+            except Exception:  # noqa: BLE001  (a failing listener cannot hurt the run)
                 _log.exception("a listener to events failed, and hears no more")
                 self.leave(listener)
 

@@ -59,7 +59,7 @@ def _full(pace: Pace) -> int:
 
 
 def may_prefetch(pace: Pace, *, ready: int, workers: int) -> bool:
-    """Whether a worker that is busy gets a further frame: a full one while more will come, and no long shard at the end."""
+    """Whether a busy worker gets a further frame: a full one while more will come, and no long shard at the end."""
     if pace.seconds is None:
         return False
     if pace.more:

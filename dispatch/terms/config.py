@@ -93,7 +93,7 @@ class DispatchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @classmethod
     def load(
         cls, source: Mapping[str, Any] | str | bytes, *, format: Literal["toml", "json"] = "toml"
-    ) -> DispatchConfig:  # noqa: A002
+    ) -> DispatchConfig:
         """A configuration from a mapping, or from TOML or JSON text.
 
         Raises ConfigError, naming the field, if one is unknown, ill-typed or out of its range; also if the text

@@ -121,7 +121,7 @@ class UnguardedMain(DispatchError, RuntimeError):
         )
 
 
-class RemoteTraceback(Exception):  # noqa: N818  (a carrier of text, after concurrent.futures)
+class RemoteTraceback(Exception):  # a carrier of text, after concurrent.futures
     """Shows the traceback of another process; the `__cause__` of what `unwrap` raises."""
 
     def __init__(self, text: str) -> None:
@@ -171,11 +171,11 @@ class ShardCancelled(ShardError):
     """The run was interrupted before the shard was done."""
 
 
-class GiveUp(Exception):  # noqa: N818  (an order, not an error)
+class GiveUp(Exception):  # an order, not an error
     """Raised in a runner: fail this shard now, without another attempt."""
 
 
-class RetryLater(Exception):  # noqa: N818  (an order, not an error)
+class RetryLater(Exception):  # an order, not an error
     """Raised in a runner: another attempt, `after` seconds from now, within the retry budget."""
 
     def __init__(self, after: float = 0.0, message: str = "") -> None:

@@ -73,7 +73,7 @@ def is_shard(payload: object) -> TypeGuard[Shard[Any]]:
 def shard_rng(seed: int, supplied_id: str, payload: bytes) -> random.Random:
     """A generator that depends on nothing but the seed and what identifies the shard."""
     identity = b"i" + supplied_id.encode() if supplied_id else b"p" + payload
-    return random.Random(blake2b(identity, key=str(seed).encode()[:64], digest_size=16).digest())  # noqa: S311
+    return random.Random(blake2b(identity, key=str(seed).encode()[:64], digest_size=16).digest())
 
 
 class WorkerInfo(Struct, frozen=True, gc=False):

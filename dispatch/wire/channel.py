@@ -40,7 +40,7 @@ class Channel(asyncio.BufferedProtocol):
         self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by duck, not by class
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by duck, not by class
         if self._on_made is not None:
             self._on_made(self)
 
@@ -123,7 +123,7 @@ def listen() -> tuple[socket.socket, str, Callable[[], None]]:
     if sys.platform == "linux":
         directory, address = "", f"\0dispatch-{os.getpid()}-{os.urandom(8).hex()}"
     else:
-        directory = tempfile.mkdtemp(prefix="dispatch-", dir="/tmp")  # noqa: S108  (short: AF_UNIX allows 104 bytes)
+        directory = tempfile.mkdtemp(prefix="dispatch-", dir="/tmp")  # short: AF_UNIX allows 104 bytes
         address = os.path.join(directory, "s")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.bind(address)

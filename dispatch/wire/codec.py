@@ -123,11 +123,11 @@ class Codec:
 
     def decode_payload(self, raw: Raw | bytes) -> Any:
         """A payload from its bytes. Raises NotDeliverable if they do not fit the annotation."""
-        return _typed(self._payload, raw, "payload", self.payload_type)
+        return _typed(self._payload, raw, what="payload", kind=self.payload_type)
 
     def decode_value(self, raw: Raw | bytes) -> Any:
         """A value from its bytes. Raises NotDeliverable if they do not fit the annotation."""
-        return _typed(self._value, raw, "value", self.value_type)
+        return _typed(self._value, raw, what="value", kind=self.value_type)
 
     def work(self, body: bytes | bytearray) -> frames.ToRunner:
         """A frame for the runner; its payloads stay Raw if they do not all fit the annotation."""
@@ -198,7 +198,7 @@ def _whole(decoder: msgspec.msgpack.Decoder[Any], body: bytes | bytearray) -> An
         raise FrameError(str(error)) from None
 
 
-def _typed(decoder: msgspec.msgpack.Decoder[Any], raw: Raw | bytes, what: str, kind: Any) -> Any:
+def _typed(decoder: msgspec.msgpack.Decoder[Any], raw: Raw | bytes, *, what: str, kind: Any) -> Any:
     try:
         return decoder.decode(raw)
     except Exception as error:  # noqa: BLE001  (a Struct's __post_init__ or a pydantic validator may raise anything)
@@ -237,7 +237,7 @@ def _culprit(value: Any, within: tuple[int, ...]) -> tuple[str, Any, str]:
 
 
 def _parts(value: Any) -> list[tuple[str, Any]]:
-    kind: type[Any] = type(value)
+    kind: type[Any] = value.__class__
     if issubclass(kind, Mapping):
         keys = [(f"<key {key!r}>", key) for key in value]
         return keys + [(f"[{key!r}]", part) for key, part in value.items()]

@@ -170,7 +170,8 @@ class AsyncLane:
         try:
             if type(shard.payload) is Raw:
                 shard.payload = self._codec.decode_payload(shard.payload)
-            value = await _Steps(self._runner.do_run(shard), self._slot, running.seq, self._next_deadline)
+            coroutine = self._runner.do_run(shard)
+            value = await _Steps(coroutine, slot=self._slot, seq=running.seq, deadline=self._next_deadline)
             self._keep(running, value)
             self._flush_soon()
         except BaseException as error:  # noqa: BLE001  (a task's SystemExit must not end its neighbours' loop)
@@ -294,13 +295,13 @@ class AsyncLane:
 class _Steps:
     """Awaits a coroutine, and tells the slot each time it holds the loop."""
 
-    __slots__ = ("_awaited", "_deadline", "_seq", "_slot")
+    __slots__ = ("_deadline", "_seq", "_slot", "awaited")
 
-    def __init__(self, awaited: Any, slot: Slot, seq: int, deadline: Callable[[], float]) -> None:
-        self._awaited, self._slot, self._seq, self._deadline = awaited, slot, seq, deadline
+    def __init__(self, awaited: Any, *, slot: Slot, seq: int, deadline: Callable[[], float]) -> None:
+        self.awaited, self._slot, self._seq, self._deadline = awaited, slot, seq, deadline
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        steps = self._awaited.__await__()
+        steps = self.awaited.__await__()
         slot, resume, sent = self._slot, steps.send, None
         while True:
             deadline = self._deadline()
@@ -350,7 +351,7 @@ def await_chain(task: asyncio.Task[Any]) -> str:
         if frame is not None:
             found.append((frame, frame.f_lineno))
             if isinstance(frame.f_locals.get("self"), _Steps):
-                waiting = frame.f_locals["self"]._awaited
+                waiting = frame.f_locals["self"].awaited
                 continue
         waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
     own = [item for item in found if "/dispatch/worker/" not in item[0].f_code.co_filename]

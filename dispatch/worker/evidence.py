@@ -50,7 +50,7 @@ def startup_fault(error: BaseException, *, output: str = "") -> Fault:
 
 
 def own_stack(text: str) -> str:
-    """faulthandler's dump without our own frames and what called them: the user's part, innermost first."""
+    """A dump of faulthandler without our own frames and what called them: the user's part, innermost first."""
     kept: list[str] = []
     ours = False
     for line in text.splitlines():

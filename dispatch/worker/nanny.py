@@ -36,7 +36,7 @@ _decode = control_decoder(frames.Launch, frames.Fence, frames.Kill, frames.Stop)
 
 
 def main(encoded: bytes) -> None:
-    """Be a worker's nanny until the centre says stop, or is gone. Returns only from a process that is not ours to end."""
+    """Be a worker's nanny until the centre says stop, or is gone. Returns only where the process is not ours to end."""
     place: Place = decoder_for(Place).decode(encoded)
     try:
         line = Line.connect(place.address, limit=FRAME_SLACK)

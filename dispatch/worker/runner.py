@@ -17,6 +17,7 @@ from typing import (
     Generic,
     TypeAlias,
     TypeGuard,
+    cast,
     get_args,
     get_origin,
     get_type_hints,
@@ -52,7 +53,7 @@ class Runner(ABC, Generic[C]):
     center: C
     _report: Callable[[float, float | None], None] | None = None
 
-    def setup(self) -> Any:  # noqa: B027  (optional)
+    def setup(self) -> Any:
         """Once per worker, before its first shard. May be `async def`. What it raises ends the run."""
 
     @abstractmethod
@@ -62,7 +63,7 @@ class Runner(ABC, Generic[C]):
         What it raises fails the attempt; GiveUp and RetryLater steer what follows.
         """
 
-    def teardown(self) -> Any:  # noqa: B027  (optional)
+    def teardown(self) -> Any:
         """Once, when the worker leaves in peace; never after a kill. May be `async def`."""
 
     def progress(self, done: float, total: float | None = None) -> None:
@@ -206,7 +207,7 @@ def _questions(runner: type[Runner[Any]]) -> dict[str, Any]:
 
 
 class _FunctionRunner(Runner[Any]):
-    """Stands for a function. The sync lane calls `function` itself: a shard object would cost more than a small shard."""
+    """Stands for a function. The sync lane calls it itself: a shard object would cost more than a small shard."""
 
     function: ClassVar[Callable[..., Any]]
     takes_shared: ClassVar[bool]
@@ -232,8 +233,7 @@ def as_runner(target: Target) -> type[Runner[Any]]:
     told = _describe_function(target)
     kind = _AsyncFunctionRunner if told.is_async else _FunctionRunner
     own = {"function": staticmethod(target), "takes_shared": told.takes_shared, "__qualname__": told.name}
-    made: type[Runner[Any]] = type(told.name, (kind,), own)
-    return made
+    return cast("type[Runner[Any]]", type(told.name, (kind,), own))
 
 
 def direct_call(runner: Runner[Any]) -> Callable[[Any], Any] | None:

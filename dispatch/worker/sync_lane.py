@@ -95,7 +95,7 @@ class SyncLane:
         body = self._line.receive()
         return None if body is None else (self._codec.work(body), body)
 
-    def _work(self, work: frames.Work[Any], parcel: Parcel) -> None:
+    def _work(self, work: frames.Work[Any], parcel: Parcel) -> None:  # noqa: PLR0912, PLR0915  (the docstring says)
         """Run a frame's shards. One function because it is the fast path: a call per shard costs as much as a shard."""
         do_run, call, slot, capture = self._runner.do_run, self._call, self._slot, self._capture
         fence, memory, buffer, ends, changed = slot.words, slot.memory, self._buffer, self._ends, tidy.changed

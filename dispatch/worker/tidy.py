@@ -17,7 +17,9 @@ from typing import Any
 
 __all__ = ("changed", "put_back", "remember", "watch")
 
-changed: set[str] = set()  # what was changed since `remember` or `put_back`; a lane asks this after each shard
+changed: set[str] = (
+    set()
+)  # what was changed since `remember` or `put_back`; a lane asks this after each shard
 _home: dict[str, Any] = {}
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _setlocale, _umask, _chdir = _locale.setlocale, os.umask, os.chdir
