@@ -31,6 +31,10 @@ class DoorLike(Protocol):
 
     stopping: bool
 
+    def halt(self) -> None:
+        """Read no more shards."""
+        ...
+
     def take(self, outcomes: list[Any], *, size: int, slot: int, seconds: float) -> None:
         """Shards of this door have their outcomes; `size` bytes came with them, from the worker `slot` (-1: none)."""
         ...

@@ -152,15 +152,19 @@ class Opening:
     ) -> AsyncGenerator[None]:
         """Read the source while inside; on leaving stop what is not done, and tell the centre what became of it."""
         source = self._center.iter_shards() if shards is None else shards
+        failed = True
         try:
             async with _background(door.pump, source):
                 yield
+            failed = False
         finally:
             if door.settled:
                 door.leave()
             else:
                 await door.stopped(STOPPED_WITHIN)
-            with anyio.move_on_after(self._center.config.policy.grace + STOPPED_WITHIN, shield=True):
+            # Only a caller that is on its way out cannot wait for ever.
+            patience = self._center.config.policy.grace + STOPPED_WITHIN if failed else None
+            with anyio.move_on_after(patience, shield=failed):
                 await self._center.post_process(door.report())
 
     async def events(self) -> AsyncIterator[Event]:

@@ -18,6 +18,7 @@ import anyio
 from dispatch.center.intake import Intake, by_runner
 from dispatch.center.session import Session
 from dispatch.terms.config import DispatchConfig
+from dispatch.terms.errors import StartupFailed
 from dispatch.terms.outcome import Cancelled, Done, Failed, Report, WorkerFigures
 from dispatch.wire.codec import Codec
 
@@ -70,11 +71,21 @@ class SourceDoor(Generic[R]):
             )
             self.error = error
         finally:
+            self._blame_startup()
             self._over = True
             self.session.books.queue.pace(self.key).more = False
             self._tell()
 
     _over = False
+
+    def _blame_startup(self) -> None:
+        """No worker is left: shards that were not read get no outcome, so the door says why."""
+        fault = self.session.startup_fault
+        if fault is not None and not self.exhausted and self.error is None:
+            try:
+                Failed(fault=fault).unwrap()
+            except StartupFailed as error:
+                self.error = error
 
     async def _pump_sync(self, source: Any) -> None:
         while True:
@@ -230,11 +241,17 @@ class SourceDoor(Generic[R]):
             total_known=self.exhausted,
             seconds=monotonic() - self._began,
             workers=workers,
-            interrupted=self.session.draining or not (self.exhausted or self.error or self._gave_up),
+            interrupted=self._interrupted,
             collected=self._collects,
         )
 
     _collects = False
+
+    @property
+    def _interrupted(self) -> bool:
+        """Whether somebody ended it before its time; not its own source, failures or workers."""
+        ended = self.exhausted or self.error is not None
+        return not self._gave_up and (self.session.draining or self.stopping or not ended)
 
 
 class RunDoor(SourceDoor[R]):

@@ -79,6 +79,7 @@ class Session:
                     await self._stop.wait()
                 finally:
                     self.closing = True
+                    self._halt_doors()
                     self.crew.close()
                     with CancelScope(shield=True):
                         await engine.aclose()
@@ -101,6 +102,7 @@ class Session:
         `now`: kill at once. `grace`: kill what remains after so many seconds. Cancelling kills at once.
         """
         self.closing = True
+        self._halt_doors()
         try:
             if not now and not self._over.is_set():
                 with anyio.move_on_after(grace):
@@ -134,6 +136,7 @@ class Session:
     def _hopeless(self, fault: Fault) -> None:
         """No worker is left, and none will come: what waits fails with the reason."""
         self.startup_fault = fault
+        self._halt_doors()
         self.books.fail_waiting(fault)
         self._ready.set()
         self._change()
@@ -144,6 +147,15 @@ class Session:
     def draining(self) -> bool:
         """Whether no new shard starts any more."""
         return self.books.draining
+
+    @property
+    def ending(self) -> bool:
+        """Whether doors must read no more shards."""
+        return self.closing or self.draining or self.startup_fault is not None
+
+    def _halt_doors(self) -> None:
+        for door in self.books.doors.values():
+            door.halt()
 
     def push(self, entries: list[Entry], *, special: bool) -> None:
         """Take in new shards of one door and runner class. `special`: some travel with more than index and payload."""
@@ -170,6 +182,7 @@ class Session:
         if self.draining:
             return
         self.books.draining = True
+        self._halt_doors()
         self.bus.say(event.Draining(at=time.time()))
         for key in list(self.books.doors):
             self.books.cancel_waiting(key)

@@ -49,6 +49,12 @@ class CallDoor:
             if nowait:
                 raise QueueFull(len(self._waiters))
             await self._place()
+        try:
+            return await self._submitted(payload, timeout)
+        finally:
+            self._offer_place()  # ours, or the one we were given and did not need
+
+    async def _submitted(self, payload: Any, timeout: float | None) -> Any:
         if self._session.closing or self._session.draining:
             raise CenterClosed("submit")
         if timeout is not None and not timeout > 0:
@@ -62,6 +68,7 @@ class CallDoor:
         self._waiters[entry.index] = waiter
         self._held_bytes += size
         self._session.push([entry], special=entry.special)
+        self._offer_place()  # the shard before may have made room for several
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -70,7 +77,6 @@ class CallDoor:
         finally:
             self._waiters.pop(entry.index, None)
             self._held_bytes -= size
-            self._offer_place()
 
     async def _withdrawn(self, entry: Entry, waiter: asyncio.Future[Any]) -> None:
         """Stop a shard, and wait (not for long) until it is."""
@@ -97,6 +103,9 @@ class CallDoor:
             if not place.done():
                 place.set_result(None)
                 return
+
+    def halt(self) -> None:
+        """Nothing is read ahead here."""
 
     def take(self, outcomes: list[Any], *, size: int, slot: int, seconds: float) -> None:
         """Called by the session with outcomes of this door."""
