@@ -199,7 +199,8 @@ class DispatchCenter(ABC, Generic[P, R]):
 
         Raises ConfigError if no centre has that name.
         """
-        from dispatch.center.registry import find, rebased
+        from dispatch.center.rebased import rebased
+        from dispatch.center.registry import find
 
         config = DispatchConfig() if config is None else config
         kind: Any = rebased(cls, find(config.runner_type))

@@ -7,16 +7,14 @@ the base class knows none of its children.
 from __future__ import annotations
 
 import importlib
-from abc import ABC, ABCMeta
 from collections.abc import Callable
 from enum import Enum
 from importlib.metadata import entry_points
-from inspect import getattr_static
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from dispatch.terms.errors import ConfigError
 
-__all__ = ("GROUP", "RunnerType", "find", "rebased", "register")
+__all__ = ("GROUP", "RunnerType", "find", "register")
 
 GROUP = "dispatch.centers"
 T = TypeVar("T", bound=type)
@@ -73,27 +71,3 @@ def find(name: str) -> Any:
         center = getattr(center, part)
     _classes[name] = center
     return center
-
-
-def rebased(center: type[Any], kind: type[Any]) -> type[Any]:
-    """A centre class on the engine of `kind`: what its author wrote stands first, then what `kind` says.
-
-    It is a subclass of both, so that `super()` and `isinstance` hold; only `make_engine` is always the kind's.
-    """
-    own = [
-        base
-        for base in center.__mro__
-        if not (base in _ROOTS or base.__module__.startswith("dispatch.center."))
-    ]
-    if not own or issubclass(center, kind) or issubclass(kind, center):
-        return center if issubclass(center, kind) else kind
-    written = {name for base in own for name in vars(base)} - {"make_engine"}
-    differ = ({*center.__mro__} ^ {*kind.__mro__}) - {*own}
-    said = {name for base in differ for name in vars(base) if hasattr(kind, name)} - written
-    namespace = {name: getattr_static(kind, name) for name in said if name not in _NOT_SAID}
-    names = {"__module__": center.__module__, "__qualname__": center.__qualname__, "_declared": center}
-    return ABCMeta(center.__name__, (center, kind), namespace | names)
-
-
-_ROOTS = (ABC, Generic, object)
-_NOT_SAID = {*vars(type("_", (ABC,), {"__annotations__": {}})), "__orig_bases__", "__parameters__"}
