@@ -190,6 +190,7 @@ def test_an_async_worker_takes_its_places_and_four_milliseconds_beyond(
     [
         (0, 1.0, 1.0, False),  # a hundred seconds are left
         (98, 1.0, 1.0, False),  # two seconds are left, one and a half are wanted
+        (98, 0.7, 1.0, True),
         (99, 1.0, 1.0, True),
         (0, 0.0, 1.0, True),  # shards that take no time: at once
         (0, 0.01, 1.0, True),  # a second is left

@@ -291,6 +291,9 @@ def test_a_lane_that_a_withdrawal_empties_is_no_lane() -> None:
     (only,) = push(queue, entries(CALLS, 1))
     assert queue.withdraw(only)
     assert (queue.ready, queue.waiting(), take(queue)) == (0, set(), [])
+    push(queue, entries(STREAM, 1))
+    push(queue, entries(CALLS, 1))
+    assert [lane.door for lane in queue.lanes_for("R")] == [STREAM, CALLS]
 
 
 def test_a_shard_that_was_taken_cannot_be_withdrawn() -> None:
