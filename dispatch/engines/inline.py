@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from dispatch.engines.base import Engine, Host, Start
+from dispatch.engines.chores import Chores
 from dispatch.wire.channel import Channel, adopt, pair
 from dispatch.wire.frames import Ended, Fenced, Work
 from dispatch.wire.line import FRAME_SLACK, FROM_CENTER, Line
@@ -46,13 +47,14 @@ class InlineEngine(Engine):
         self._workers: dict[int, _Inmate] = {}
         self._lives = 0
         self._closed = False
+        self._chores = Chores()
 
-    async def open(self, tasks: TaskGroup, host: Host) -> None:
-        self._tasks, self._host = tasks, host
+    async def open(self, tasks: TaskGroup, host: Host) -> None:  # noqa: ARG002  (callbacks cannot begin tasks in it)
+        self._host = host
 
     def launch(self, start: Start) -> None:
         self._lives += 1
-        self._tasks.start_soon(self._launch, start, self._lives)
+        self._chores.start_soon(self._launch, start, self._lives)
 
     async def _launch(self, start: Start, life: int) -> None:
         if self._closed:  # launched and closed before the loop came to it
@@ -140,6 +142,7 @@ class InlineEngine(Engine):
             inmate.slot.fence = 1 << 62
             inmate.channel.abort()
         self._workers.clear()
+        await self._chores.aclose(within=1.0)
         await asyncio.sleep(0)
 
 
