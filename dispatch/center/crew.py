@@ -13,11 +13,13 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+import msgspec
 from anyio.abc import TaskGroup
 
 from dispatch.center.books import Books
 from dispatch.center.seat import Seat
 from dispatch.engines.base import Engine
+from dispatch.engines.chores import Chores
 from dispatch.scheduling.batching import should_replace
 from dispatch.scheduling.ledger import blame
 from dispatch.terms import event
@@ -49,7 +51,7 @@ class Crew:
         self.on_hopeless: Callable[[Fault], None] = _ignore  # no worker is left, and none will come
         self.on_change: Callable[[], None] = _nothing
         self.closing = False
-        self._tasks: TaskGroup | None = None
+        self.answers = Chores()
         self._calls = calls
         self._bus = books.bus
         self._looking: asyncio.TimerHandle | None = None
@@ -57,7 +59,6 @@ class Crew:
 
     async def open(self, tasks: TaskGroup) -> None:
         """Start all workers. Raises OSError if the engine cannot open."""
-        self._tasks = tasks
         await self.engine.open(tasks, self)
         self._bus.say(event.Opened(at=time.time(), workers=len(self.seats)))
         for seat in list(self.seats.values()):
@@ -199,8 +200,7 @@ class Crew:
                 taken = [self.books.ledger.take(seat.number, seq) for seq in frame.seqs]
                 self.books.back(entry for entry in taken if entry is not None)
             case frames.Call():
-                assert self._tasks is not None
-                self._tasks.start_soon(self._answer, seat, frame)
+                self.answers.start_soon(self._answer, seat, frame)
             case frames.Progress():
                 self._progressed(seat, frame)
             case frames.Output():
@@ -320,7 +320,8 @@ class Crew:
             return
         seat.state = "lost"
         if all(other.state == "lost" for other in self.seats.values()):
-            self.on_hopeless(fault)
+            never = seat.barren <= BARREN
+            self.on_hopeless(msgspec.structs.replace(fault, cause="startup") if never else fault)
 
     def _recycle(self, seat: Seat) -> None:
         """Start a successor in time, and let the predecessor go when it serves."""

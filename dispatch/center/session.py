@@ -28,6 +28,8 @@ from dispatch.wire.calls import CallTable
 
 __all__ = ("Session",)
 
+ANSWERED_WITHIN = 1.0  # seconds that a @remote method which nobody waits for gets to end after its cancellation
+
 
 class Session:
     """One opening. Doors push shards into it, and get outcomes back by their `take`."""
@@ -83,6 +85,7 @@ class Session:
                     self.crew.close()
                     with CancelScope(shield=True):
                         await engine.aclose()
+                        await self.crew.answers.aclose(within=ANSWERED_WITHIN)
                     self.books.cancel_all()
                     tasks.cancel_scope.cancel()
         except OSError as error:

@@ -24,6 +24,7 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from dispatch.engines.base import Engine, Host, Start
+from dispatch.engines.chores import Chores
 from dispatch.engines.pool import Apart
 from dispatch.terms.outcome import Fault
 from dispatch.wire import frames
@@ -40,6 +41,9 @@ LAST_WORDS = 1.0  # seconds that we wait for the end of a dead runner's stream
 SILENCE = 2.5  # seconds: a nanny speaks four times a second while its runner lives
 LISTEN = 0.2  # seconds in which a loop that was stalled reads what was said meanwhile, before a nanny is judged silent
 FAREWELL = 1.0  # seconds that a nanny gets to leave before it is killed
+
+# A SIGINT to the process group ends a process that is too young to ignore it: worth another start.
+_DIED_YOUNG = (KeyboardInterrupt, anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError)
 
 _connect = control_decoder(frames.Connect)
 _from_nanny = control_decoder(frames.Welcome, frames.Refused, frames.Fenced, frames.Pulse, frames.Ended)
@@ -77,11 +81,12 @@ class ProcessEngine(Engine):
         self._refused: list[Channel] = []
         self._strangers: set[Channel] = set()
         self._token = secrets.token_bytes(16)
+        self._chores = Chores()
 
-    async def open(self, tasks: TaskGroup, host: Host) -> None:
+    async def open(self, tasks: TaskGroup, host: Host) -> None:  # noqa: ARG002  (callbacks cannot begin tasks in it)
         if sys.platform == "win32":
             raise OSError("the process engine needs Unix: use LocalDispatchCenter on Windows")
-        self._tasks, self._host = tasks, host
+        self._host = host
         sock, self._address, self._remove = listen()
         try:
             self._server = await serve(sock, self._accept)
@@ -146,7 +151,7 @@ class ProcessEngine(Engine):
             worker.nanny = None
             channel.on_lost = _nothing
             self._refused.append(channel)
-            self._tasks.start_soon(self._call, worker)
+            self._chores.start_soon(self._call, worker)
         else:
             worker.greeted = True
             while self._refused:
@@ -186,16 +191,13 @@ class ProcessEngine(Engine):
 
     def launch(self, start: Start) -> None:
         worker = self._workers.get(start.number)
-        if worker is None or worker.gone.is_set() or worker.leaving:
+        if worker is None or worker.nanny is None or worker.leaving:
             worker = self._workers[start.number] = _Worker(start)
             self._begin(worker)
-            self._tasks.start_soon(self._call, worker)
+            self._chores.start_soon(self._call, worker)
         else:
             self._begin(worker)
-            if worker.nanny is not None and worker.greeted:
-                worker.nanny.send(frames.Launch(worker.life))
-            else:
-                self._tasks.start_soon(self._call, worker)
+            worker.nanny.send(frames.Launch(worker.life))
 
     def _begin(self, worker: _Worker) -> None:
         worker.life += 1
@@ -244,6 +246,10 @@ class ProcessEngine(Engine):
                 return  # a process that we refused, and have let go
         except BrokenWorkerProcess as broken:
             fault = None if worker.greeted else _startup_fault(broken)
+        except (KeyboardInterrupt, SystemExit) as error:  # anyio raises here what ended the process there
+            if worker.greeted:
+                raise
+            fault = _startup_fault(error)
         except Exception as error:  # noqa: BLE001  (what the nanny raised before it took over, unpickled by anyio)
             fault = _startup_fault(error)
         self._call_ended(worker, fault)
@@ -274,7 +280,7 @@ class ProcessEngine(Engine):
             startup_timeout=start.startup_timeout,
             asked_at=time.time(),
             main=getattr(sys.modules["__main__"], "__file__", None) or "",
-            paths=sys.path,
+            paths=[str(path) for path in sys.path],
         )
 
     def send(self, worker: int, frame: Struct) -> None:
@@ -319,6 +325,7 @@ class ProcessEngine(Engine):
         for channel in [*self._strangers, *(w.runner for w in workers if w.runner is not None)]:
             channel.abort()
         self._remove()
+        await self._chores.aclose(within=FAREWELL)
         await asyncio.sleep(0)
 
     async def _see_off(self, worker: _Worker) -> None:
@@ -343,12 +350,14 @@ def _end_of(worker: _Worker, why: str) -> frames.Ended:
     return frames.Ended(worker.life, worker.runner_pid, why, None, None, 0, 0.0, time.monotonic(), "", "")
 
 
-def _startup_fault(error: Exception) -> Fault:
+def _startup_fault(error: BaseException) -> Fault:
     """Why an anyio worker process did not come up, with the cure where it is known."""
     cause = error.__cause__ or error
     name = type(cause).__name__
+    if isinstance(cause, _DIED_YOUNG):
+        return Fault(cause="crashed", message=f"a worker process died while it was starting ({name})")
     message = f"a worker process could not be started: {name}: {cause}"
-    if name not in ("UnguardedMain", "EndOfStream", "ClosedResourceError"):
+    if name != "UnguardedMain":
         main = getattr(sys.modules["__main__"], "__file__", None)
         message += f"; every worker imports the main script ({main}): it must import cleanly "
         message += "under another name, without arguments"

@@ -28,6 +28,15 @@ def clip(text: str, limit: int = LONGEST) -> str:
 def fault_of(error: BaseException, *, output: str = "", rebuild: bool = True) -> Fault:
     """The fault for an exception that a runner raised."""
     kind = type(error)
+    try:
+        return _fault_of(error, kind, output=output, rebuild=rebuild)
+    except BaseException as other:  # noqa: BLE001  (attributes of the user's own: whatever they do, the fault is told)
+        message = f"<looking at it raised {type(other).__name__}>"
+        name = str(type.__getattribute__(kind, "__name__"))
+        return Fault(cause="raised", type=name, message=message, output=output, rebuild=False)
+
+
+def _fault_of(error: BaseException, kind: type[BaseException], *, output: str, rebuild: bool) -> Fault:
     message = _message(error)
     return Fault(
         cause="raised",
@@ -127,6 +136,8 @@ def end_fault(ended: Ended, *, nonsense: bool = False) -> Fault:
 
 
 def _how(ended: Ended) -> str:
+    if ended.why == "nanny":
+        return "was lost: its nanny died"
     if ended.why == "stopped":
         return "stopped itself (SIGSTOP) and was killed"
     if ended.signal is None:
