@@ -18,8 +18,10 @@ from typing import Any
 
 import anyio
 
-from dispatch.testing.center_promises import CENTER_PROMISES, Cast, CenterPromise, MakeCenter, new_directory
+from dispatch.testing.cast import Cast, CenterPromise, MakeCenter, new_directory
 from dispatch.testing.center_promises import CONTAINMENT as CENTER_CONTAINMENT
+from dispatch.testing.center_promises import SHARD_PROMISES
+from dispatch.testing.door_promises import DOOR_PROMISES
 from dispatch.testing.engine_promises import CONTAINMENT as ENGINE_CONTAINMENT
 from dispatch.testing.engine_promises import ENGINE_PROMISES, EnginePromise
 from dispatch.testing.script import ScriptedRunner
@@ -29,10 +31,13 @@ from dispatch.worker.runner import Target
 
 __all__ = ("CENTER_PROMISES", "ENGINE_PROMISES", "check_center", "check_engine")
 
+CENTER_PROMISES: tuple[CenterPromise, ...] = (*SHARD_PROMISES, *DOOR_PROMISES)
 PATIENCE = 45.0  # seconds for one promise, on a loaded machine
 
 
-async def check_engine(make_engine: MakeEngine, *, promises: Sequence[EnginePromise] = ENGINE_PROMISES) -> None:
+async def check_engine(
+    make_engine: MakeEngine, *, promises: Sequence[EnginePromise] = ENGINE_PROMISES
+) -> None:
     """Prove an engine's promises. `make_engine()` makes a new one, not open; its class will do.
 
     An engine with `contains_faults` must also end runners that hang, tell exactly how they died, and take their

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Awaitable, Callable
 
 import anyio
 
+from dispatch.testing.proof import MOMENT, require, until
 from dispatch.testing.script import (
     Daemon,
     Die,
@@ -23,19 +23,12 @@ from dispatch.testing.script import (
     play,
 )
 from dispatch.testing.stage import MakeEngine, Stage, on_stage
-from dispatch.testing.traces import is_alive, until
+from dispatch.testing.traces import is_alive, processes
 from dispatch.wire import frames
 
-__all__ = ("ENGINE_PROMISES", "require")
+__all__ = ("CONTAINMENT", "ENGINE_PROMISES", "EnginePromise")
 
 EnginePromise = Callable[[MakeEngine], Awaitable[None]]
-MOMENT = 0.15  # seconds in which what must not happen is given the chance to
-
-
-def require(condition: object, detail: str) -> None:
-    """Raise AssertionError with the detail unless the condition holds; `python -O` does not take this away."""
-    if not condition:
-        raise AssertionError(detail)
 
 
 def _ended_once(stage: Stage, worker: int = 0, *, lives: int = 1) -> None:
@@ -123,7 +116,7 @@ async def a_fence_holds(make_engine: MakeEngine) -> None:
         beyond = stage.give(play(Succeed("beyond")))
         await stage.see(lambda: len(stage.host.done()) >= 2, "the shard beyond the fence was not run")
         require(stage.host.done() == [(first, "ran"), (beyond, "beyond")], f"delivered {stage.host.done()}")
-        require(not os.path.exists(stage.path("never")), "an attempt below the fence was started")
+        require(not stage.exists("never"), "an attempt below the fence was started")
 
 
 async def a_fence_kills_only_what_it_names(make_engine: MakeEngine) -> None:
@@ -226,7 +219,7 @@ async def closing_is_bounded(make_engine: MakeEngine) -> None:
 
 
 async def a_cancelled_opening_leaves_nothing(make_engine: MakeEngine) -> None:
-    """Cancelling `open` leaves nothing behind."""
+    """Cancelling `open` leaves nothing behind, and nothing that stands in the way of the next one."""
     engine = make_engine()
     async with anyio.create_task_group() as tasks:
         with anyio.CancelScope() as scope:
@@ -234,6 +227,23 @@ async def a_cancelled_opening_leaves_nothing(make_engine: MakeEngine) -> None:
             await engine.open(tasks, Stage(engine, "").host)
         if not scope.cancelled_caught:  # it never waited: then it is open
             await engine.aclose()
+    await a_life_begins_with_ready(make_engine)
+
+
+async def a_released_worker_keeps_nothing(make_engine: MakeEngine) -> None:
+    """After `release` nothing is kept for a worker whose life has ended, and the others go on."""
+    async with on_stage(make_engine) as stage:
+        for worker in (0, 1):
+            stage.start(worker)
+            await stage.ready(worker)
+        both = len(processes())
+        stage.engine.send(0, frames.Bye())
+        await stage.see_end(0)
+        stage.engine.release(0)
+        fewer = await until(lambda: len(processes()) <= both / 2, within=5.0)
+        require(fewer, f"two workers were {both} processes, one is {len(processes())}")
+        stage.give(play(Succeed("alive")), worker=1)
+        await stage.see(lambda: stage.host.done(1), "the other worker was let go, too")
 
 
 # What an engine adds that says it contains faults.
@@ -301,10 +311,13 @@ ENGINE_PROMISES: tuple[EnginePromise, ...] = (
     one_life_follows_another,
     the_dead_hear_nothing,
     workers_are_apart,
+    a_released_worker_keeps_nothing,
     closing_is_bounded,
     a_cancelled_opening_leaves_nothing,
     a_death_is_told_exactly,
     a_deadline_ends_a_runner,
     the_whole_tree_goes,
 )
-CONTAINMENT: frozenset[EnginePromise] = frozenset({a_death_is_told_exactly, a_deadline_ends_a_runner, the_whole_tree_goes})
+CONTAINMENT: frozenset[EnginePromise] = frozenset(
+    {a_death_is_told_exactly, a_deadline_ends_a_runner, the_whole_tree_goes}
+)

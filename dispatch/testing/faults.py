@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import anyio
 from msgspec import Struct
@@ -20,9 +20,20 @@ from msgspec import Struct
 from dispatch.wire import frames
 from dispatch.wire.channel import accept, dial, listen
 from dispatch.wire.codec import control_decoder
-from dispatch.wire.frames import Splitter, head
+from dispatch.wire.frames import PREFIX, Splitter
 
-__all__ = ("Corrupt", "Delay", "Drop", "FaultyChannel", "Hold", "Judge", "Passing", "Truncate", "Verdict", "once")
+__all__ = (
+    "Corrupt",
+    "Delay",
+    "Drop",
+    "FaultyChannel",
+    "Hold",
+    "Judge",
+    "Passing",
+    "Truncate",
+    "Verdict",
+    "once",
+)
 
 LIMIT = 1 << 31  # bytes of a frame: the relay is no judge of size
 PIECE = 64 * 1024
@@ -112,7 +123,7 @@ class FaultyChannel:
         self._opening = asyncio.get_running_loop().create_task(accept(sock, link))
         return ours
 
-    async def __aenter__(self) -> FaultyChannel:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -147,7 +158,9 @@ class FaultyChannel:
                 for pump in pumps:
                     pump.cancel()
                 ends = await asyncio.gather(*pumps, return_exceptions=True)
-                self._errors += [end for end in ends if isinstance(end, Exception) and not isinstance(end, OSError)]
+                self._errors += [
+                    end for end in ends if isinstance(end, Exception) and not isinstance(end, OSError)
+                ]
         except (OSError, asyncio.CancelledError):
             pass  # one of the two is gone, or the relay is closed: the connection ends
         finally:
@@ -198,7 +211,7 @@ class _Link:
 
 async def _carry(body: bytes, verdict: Verdict, writer: asyncio.StreamWriter) -> bool:
     """Do to a frame what was judged; whether the connection goes on."""
-    whole = head(len(body)) + body
+    whole = PREFIX.pack(len(body)) + body
     match verdict:
         case Drop():
             return True
@@ -211,7 +224,7 @@ async def _carry(body: bytes, verdict: Verdict, writer: asyncio.StreamWriter) ->
         case Hold(released):
             await released.wait()
         case Corrupt():
-            whole = head(len(body)) + bytes(byte ^ 0xFF for byte in body)
+            whole = PREFIX.pack(len(body)) + bytes(byte ^ 0xFF for byte in body)
         case None:
             pass
     writer.write(whole)

@@ -142,7 +142,7 @@ class Touch(_Step, frozen=True):
 
 
 class WaitFor(_Step, frozen=True):
-    """Wait until a file exists."""
+    """Wait until a file exists, or its directory does not: who would make the file has left."""
 
     path: str
 
@@ -220,7 +220,7 @@ def _acts(shard: Shard[Script], runner: Runner[Any]) -> _Acts:
             case Hang():
                 yield from _hang(step)
             case WaitFor(path):
-                while not os.path.exists(path):
+                while os.path.isdir(os.path.dirname(path)) and not os.path.exists(path):
                     yield _Waits(A_LOOK)
             case Ask():
                 answer = yield step
@@ -275,9 +275,10 @@ def _do(step: Step) -> None:
 
 def _write_pid(path: str) -> None:
     """The file appears with its content, so that who waits for it never reads half of it."""
-    with open(f"{path}.part", "w") as file:
+    part = f"{path}.{os.getpid()}"
+    with open(part, "w") as file:
         file.write(str(os.getpid()))
-    os.replace(f"{path}.part", path)
+    os.replace(part, path)
 
 
 def _leave_daemon(path: str) -> None:

@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from dispatch.engines.base import Engine, Start
 from dispatch.terms.outcome import Fault
+from dispatch.testing.proof import until
 from dispatch.testing.script import Script, ScriptedRunner
-from dispatch.testing.traces import until
 from dispatch.wire import frames
 from dispatch.wire.codec import Codec, encode
 from dispatch.worker.runner import reference
@@ -91,7 +91,9 @@ class RecordingHost:
 
     def faults(self, worker: int = 0) -> list[Fault | None]:
         """What came with each end of a worker's lives."""
-        return [told.fault for told in self.told if told.worker == worker and isinstance(told.said, frames.Ended)]
+        return [
+            told.fault for told in self.told if told.worker == worker and isinstance(told.said, frames.Ended)
+        ]
 
 
 class Stage:
@@ -116,7 +118,9 @@ class Stage:
         with open(self.gate, "w"):
             pass
 
-    def start(self, worker: int = 0, runner: type[Any] = ScriptedRunner, *, startup_timeout: float = 30.0) -> None:
+    def start(
+        self, worker: int = 0, runner: type[Any] = ScriptedRunner, *, startup_timeout: float = 30.0
+    ) -> None:
         """Launch a life of a worker."""
         lease = Lease(runner=reference(runner), limit=LIMIT)
         self.engine.launch(
@@ -125,7 +129,9 @@ class Stage:
 
     async def ready(self, worker: int = 0, *, lives: int = 1) -> None:
         """Wait until a worker has said so many times that it is ready."""
-        await self.see(lambda: len(self.host.all(frames.Ready, worker)) >= lives, f"no Ready from worker {worker}")
+        await self.see(
+            lambda: len(self.host.all(frames.Ready, worker)) >= lives, f"no Ready from worker {worker}"
+        )
 
     def give(self, *scripts: Script, worker: int = 0, timeout: float | None = None) -> int:
         """Send scripts in one frame; the seq of the first."""
@@ -142,13 +148,19 @@ class Stage:
     async def see_end(self, worker: int = 0, *, lives: int = 1) -> frames.Ended:
         """Wait for the n-th end of a worker's lives."""
         ends = self.host.all
-        await self.see(lambda: len(ends(frames.Ended, worker)) >= lives, f"no end of worker {worker} was told")
+        await self.see(
+            lambda: len(ends(frames.Ended, worker)) >= lives, f"no end of worker {worker} was told"
+        )
         return ends(frames.Ended, worker)[lives - 1]
+
+    def exists(self, name: str) -> bool:
+        """Whether a script has written this file."""
+        return os.path.exists(self.path(name))
 
     async def see_file(self, name: str) -> int:
         """Wait for a file that a script writes; the pid in it."""
-        await self.see(lambda: os.path.exists(self.path(name)), f"the script never came to write {name}")
-        with open(self.path(name)) as file:
+        await self.see(lambda: self.exists(name), f"the script never came to write {name}")
+        with open(self.path(name)) as file:  # noqa: ASYNC230  (a few bytes)
             return int(file.read())
 
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
 from glob import glob
 
-import anyio
 from msgspec import Struct
 
-__all__ = ("Traces", "is_alive", "leaves_nothing", "processes", "until")
+from dispatch.testing.proof import until
+
+__all__ = ("Traces", "is_alive", "leaves_nothing", "processes")
 
 MARK = "DISPATCH_TESTING_MARK"
-A_LOOK = 0.005  # seconds between looks
 
 
 class Traces(Struct, frozen=True):
@@ -54,15 +54,6 @@ async def leaves_nothing(*, within: float = 2.0) -> AsyncGenerator[None]:
     yield
     if not await until(lambda: not Traces.now().beyond(before), within=within):
         raise AssertionError("left behind: " + ", ".join(Traces.now().beyond(before)))
-
-
-async def until(holds: Callable[[], object], *, within: float = 10.0) -> bool:
-    """Wait until something holds, looking again and again; whether it did, `within` so many seconds."""
-    with anyio.move_on_after(within):
-        while not holds():
-            await anyio.sleep(A_LOOK)
-        return True
-    return bool(holds())
 
 
 def is_alive(pid: int) -> bool:
