@@ -43,7 +43,13 @@ LISTEN = 0.2  # seconds in which a loop that was stalled reads what was said mea
 FAREWELL = 1.0  # seconds that a nanny gets to leave before it is killed
 
 # A SIGINT to the process group ends a process that is too young to ignore it: worth another start.
-_DIED_YOUNG = (KeyboardInterrupt, anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError)
+_DIED_YOUNG = (
+    KeyboardInterrupt,
+    ProcessLookupError,
+    anyio.EndOfStream,
+    anyio.ClosedResourceError,
+    anyio.BrokenResourceError,
+)
 
 _connect = control_decoder(frames.Connect)
 _from_nanny = control_decoder(frames.Welcome, frames.Refused, frames.Fenced, frames.Pulse, frames.Ended)

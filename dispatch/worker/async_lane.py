@@ -207,7 +207,7 @@ class AsyncLane:
         if running.late:
             message = f"ran longer than {running.timeout:g} s"
             fault = Fault(cause="timed_out", message=message, stack=running.stack, output=output)
-        elif isinstance(error, NotDeliverable):
+        elif type(error) is NotDeliverable:  # not isinstance: that asks the error itself
             fault = undeliverable(self._described.name, str(error))
         else:
             fault = fault_of(error, output=output)

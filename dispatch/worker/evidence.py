@@ -46,10 +46,10 @@ def _fault_of(error: BaseException, kind: type[BaseException], *, output: str, r
         traceback=_traceback(error),
         output=output,
         args=_plain_args(error),
-        final=isinstance(error, GiveUp),
-        after=error.after if isinstance(error, RetryLater) else None,
+        final=issubclass(kind, GiveUp),
+        after=float(getattr(error, "after", 0.0)) if issubclass(kind, RetryLater) else None,
         exit_code=_exit_code(error),
-        rebuild=rebuild and isinstance(error, Exception),
+        rebuild=rebuild and issubclass(kind, Exception),
     )
 
 
@@ -104,9 +104,10 @@ def _plain_args(error: BaseException) -> bytes:
 
 
 def _exit_code(error: BaseException) -> int | None:
-    if not isinstance(error, SystemExit):
+    if not issubclass(type(error), SystemExit):  # not isinstance: that asks the error itself
         return None
-    return error.code if isinstance(error.code, int) else int(error.code is not None)
+    code = getattr(error, "code", None)
+    return code if isinstance(code, int) else int(code is not None)
 
 
 _CAUSES: dict[str, Cause] = {"timed_out": "timed_out", "memory": "out_of_memory", "startup": "startup"}

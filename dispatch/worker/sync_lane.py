@@ -204,7 +204,7 @@ class SyncLane:
         self._slot.leave()
         self.flush()
         output = self._printed(seq) if self._capture is not None and self._capture.size() else ""
-        if isinstance(error, NotDeliverable):
+        if type(error) is NotDeliverable:  # not isinstance: that asks the error itself
             fault = undeliverable(self._described.name, str(error))
         else:
             fault = fault_of(error, output=output)
