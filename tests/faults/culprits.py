@@ -118,6 +118,18 @@ def raises_cancelled(_task: Task) -> None:
     raise asyncio.CancelledError
 
 
+def raises_a_base_group(_task: Task) -> None:
+    raise BaseExceptionGroup("both", [SystemExit(3), ValueError("one")])
+
+
+def raises_stop_iteration(_task: Task) -> None:
+    raise StopIteration("no more")
+
+
+def raises_stop_async_iteration(_task: Task) -> None:
+    raise StopAsyncIteration("no more")
+
+
 def recurses(_task: Task) -> None:
     recurses(_task)
 
@@ -168,6 +180,31 @@ class TwoArguments(Exception):
 class Unspeakable(Exception):
     def __str__(self) -> str:
         raise RuntimeError("there is nothing to say")
+
+
+class Treacherous(Exception):
+    """Raises SystemExit wherever a host might touch it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise SystemExit(f"set {name}")
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("args", "__class__", "add_note"):
+            raise SystemExit(f"get {name}")
+        return super().__getattribute__(name)
+
+    def __str__(self) -> str:
+        raise SystemExit("str")
+
+
+def raises_a_treacherous_one(_task: Task) -> None:
+    raise Treacherous("and what it says")
+
+
+def raises_a_stranger(_task: Task) -> None:
+    from tests.faults.stranger import StrangerError
+
+    raise StrangerError("only workers load this")
 
 
 def raises_two_arguments(_task: Task) -> None:
@@ -262,6 +299,36 @@ def leaves_a_daemon(_task: Task) -> None:
             os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)"])
         os._exit(0)
     os.wait()
+
+
+def leaves_a_stubborn_daemon(_task: Task) -> None:
+    """A daemon that ignores what can be ignored, forks on, and has closed everything."""
+    if os.fork() == 0:
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        if os.fork() == 0:
+            os.closerange(0, 64)
+            while os.fork() == 0 and os.getppid() and len(os.listdir("/proc/self/task")) and _descend():
+                pass
+            time.sleep(600)
+        os._exit(0)
+    os.wait()
+
+
+_generations = [0]
+
+
+def _descend() -> bool:
+    _generations[0] += 1
+    return _generations[0] < 3
+
+
+def announces(task: Task) -> None:
+    """Say to the program's reader that this shard has started; then take some seconds, or for ever."""
+    with open(os.environ["ANNOUNCE"], "a") as file:
+        file.write(f"{task.number}\n")
+    time.sleep(task.seconds)
 
 
 def leaves_a_thread(_task: Task) -> None:
@@ -420,6 +487,13 @@ class SlowSetup(Culprit):
 
     def setup(self) -> None:
         time.sleep(0.6)
+
+
+class SlowTeardown(Culprit):
+    """Takes its time to leave."""
+
+    def teardown(self) -> None:
+        time.sleep(30)
 
 
 class HangsInSetup(Runner):

@@ -1,0 +1,152 @@
+"""Programs that hold a centre, to be interrupted from outside: `python -m tests.faults.programs NAME [WORDS]`.
+
+Each says what it has reached, a line for a fact, and is ended by whoever reads that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import uvloop
+
+from dispatch import DataParallelDispatchCenter, DispatchError, Shard
+from dispatch.testing.traces import until
+from tests.faults.culprits import Culprit, Juggler, Task
+from tests.faults.scene import config
+
+
+def say(*words: Any) -> None:
+    """Tell a fact."""
+    print(*words, flush=True)
+
+
+async def ctrl_c(_words: list[str]) -> None:
+    """An application that handles Ctrl-C and goes on: says `wrong` for every answer that is not to its question."""
+    heard = 0
+
+    def hear() -> None:
+        nonlocal heard
+        heard += 1
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, hear)
+    async with DataParallelDispatchCenter(Culprit, config=config(2)) as center:
+        say("open")
+        number = 0
+        for interrupts in range(1, 101):
+            os.killpg(0, signal.SIGINT)
+            answers = await asyncio.gather(*(center.submit(Task(number + n)) for n in range(4)))
+            for n, answer in enumerate(answers):
+                if answer.double != 2 * (number + n):
+                    say("wrong", number + n, answer)
+            number += 4
+            assert await until(lambda wanted=interrupts: heard >= wanted)
+        say("asked", number, "interrupted", heard, "pids", len({pid for seat in center.snapshot().workers for pid in [seat.pid]}))
+    say("closed")
+
+
+async def ctrl_c_while_starting(_words: list[str]) -> None:
+    """The same while workers start: ten openings, each interrupted as soon as its first process is there."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: None)
+    for opening in range(10):
+        center = DataParallelDispatchCenter(Culprit, config=config(2))
+        task = asyncio.create_task(center.open())
+        await until(_has_child)
+        for _ in range(opening):
+            await asyncio.sleep(0)
+        os.killpg(0, signal.SIGINT)
+        await task
+        answers = [await center.submit(Task(n)) for n in range(4)]
+        if [answer.double for answer in answers] != [0, 2, 4, 6]:
+            say("wrong", answers)
+        await center.aclose()
+    say("closed")
+
+
+def _has_child() -> bool:
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return bool(file.read().strip())
+
+
+async def stopped_host(_words: list[str]) -> None:
+    """Runs shards of 0.2 s with a timeout of 0.6 s; is stopped and continued from outside meanwhile."""
+    center = DataParallelDispatchCenter(Culprit, config=config(2, timeout=0.6))
+    async with center:
+        say("open")
+        report = await center.run([Task(n, "sleeps_for", 0.2) for n in range(16)])
+    say("counts", report.counts, max(len(outcome.attempts) for outcome in report.outcomes))
+
+
+async def stalled_loop(_words: list[str]) -> None:
+    """The same, with an event loop that something blocks for 3 s in the middle."""
+    center = DataParallelDispatchCenter(Culprit, config=config(2, timeout=0.6))
+    async with center:
+        running = asyncio.create_task(center.run([Task(n, "sleeps_for", 0.2) for n in range(16)]))
+        await until(lambda: center.snapshot().counts["done"] >= 2)
+        time.sleep(3)
+        report = await running
+    say("counts", report.counts, max(len(outcome.attempts) for outcome in report.outcomes))
+
+
+async def busy(words: list[str]) -> None:
+    """Runs shards that leave children, daemons and hang; says `busy` when every worker hangs."""
+    kind, act = words
+    runner = Juggler if kind == "juggler" else Culprit
+    center = DataParallelDispatchCenter(runner, config=config(2, isolation="fork" if kind == "fork" else "worker"))
+    say("opening")
+    async with center:
+        say("open")
+        async with center.stream(_endless(act)) as outcomes:
+            async for outcome in outcomes:
+                if outcome.index == 20:
+                    assert await until(lambda: all(worker.shard_id for worker in center.snapshot().workers))
+                    say("busy")
+
+
+def _endless(act: str) -> Any:
+    for number in range(21):
+        yield Task(number)
+    yield Task(21, "leaves_a_child")
+    yield Task(22, "leaves_a_daemon")
+    yield Task(23, "leaves_a_stubborn_daemon")
+    number = 24
+    while True:
+        yield Task(number, act)
+        number += 1
+
+
+async def closing(_words: list[str]) -> None:
+    """Says `closing` while its workers are in their teardown, which takes long."""
+    from tests.faults.culprits import SlowTeardown
+
+    center = DataParallelDispatchCenter(SlowTeardown, config=config(2, grace=60.0))
+    async with center:
+        await center.run([Task(n) for n in range(20)])
+        say("closing")
+
+
+def start(words: list[str]) -> None:
+    """A run under `start()`: shards that say `started N`, and end when a file appears, or never."""
+    seconds, grace, *more = words
+    shards = (Task(n, "announces", float(seconds)) for n in range(int(more[0]) if more else 20))
+    DataParallelDispatchCenter(Culprit, shards, config=config(2, grace=float(grace))).start()
+
+
+PROGRAMS: dict[str, Callable[[list[str]], Any]] = {
+    program.__name__: program
+    for program in (ctrl_c, ctrl_c_while_starting, stopped_host, stalled_loop, busy, closing)
+}
+
+if __name__ == "__main__":
+    name, *words = sys.argv[1:]
+    if name == "start":
+        start(words)
+    elif words and words[0] == "uvloop":
+        uvloop.run(PROGRAMS[name](words[1:]))
+    else:
+        asyncio.run(PROGRAMS[name](words))

@@ -1,0 +1,5 @@
+"""A module that only workers load."""
+
+
+class StrangerError(Exception):
+    """An exception of it."""
