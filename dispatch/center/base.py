@@ -352,6 +352,8 @@ class DispatchCenter(ABC, Generic[P, R]):
         if not isinstance(found, Sequence) or not found:
             cure = "it must return the runner classes to start, one for each worker"
             raise ConfigError(f"{type(self).__name__}.init_runners()", found, cure)
+        if self.needs_import and self.config.policy.isolation == "fork" and sys.platform != "linux":
+            raise ConfigError("policy.isolation", "fork", "it needs Linux")
         targets = list(found)
         offered = remote_names(type(self))
         for target in targets:
