@@ -147,10 +147,14 @@ class DispatchCenter(ABC, Generic[P, R]):
     @classmethod
     def shared_type(cls) -> Any:
         """The type that workers decode the shared param into."""
+        return cls._hints_of("get_shared_param").get("return", Any)
+
+    @classmethod
+    def _hints_of(cls, method: str) -> dict[str, Any]:
         try:
-            return get_type_hints(cls.get_shared_param, include_extras=True).get("return", Any)
+            return get_type_hints(getattr(cls, method), include_extras=True)
         except NameError as error:
-            problem = f"the annotation of get_shared_param cannot be resolved: {error}"
+            problem = f"the annotations of {method} cannot be resolved: {error}"
             raise RunnerError(cls.__qualname__, problem, "import the name outside TYPE_CHECKING") from None
 
     @overload
@@ -356,6 +360,8 @@ class DispatchCenter(ABC, Generic[P, R]):
             raise ConfigError("policy.isolation", "fork", "it needs Linux")
         targets = list(found)
         offered = remote_names(type(self))
+        for method in ("get_shared_param", *offered):
+            self._hints_of(method)
         for target in targets:
             described = describe(target)
             if self.needs_import:
