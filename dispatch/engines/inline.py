@@ -49,7 +49,7 @@ class InlineEngine(Engine):
         self._closed = False
         self._chores = Chores()
 
-    async def open(self, tasks: TaskGroup, host: Host) -> None:  # noqa: ARG002  (callbacks cannot begin tasks in it)
+    async def open(self, tasks: TaskGroup, host: Host) -> None:
         self._host = host
 
     def launch(self, start: Start) -> None:

@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from dispatch.engines.base import Engine, Host, Start
 from dispatch.engines.chores import Chores
-from dispatch.engines.pool import Apart
+from dispatch.engines.pool import Apart, bury
 from dispatch.terms.outcome import Fault
 from dispatch.wire import frames
 from dispatch.wire.channel import Channel, listen, serve
@@ -89,7 +89,7 @@ class ProcessEngine(Engine):
         self._token = secrets.token_bytes(16)
         self._chores = Chores()
 
-    async def open(self, tasks: TaskGroup, host: Host) -> None:  # noqa: ARG002  (callbacks cannot begin tasks in it)
+    async def open(self, tasks: TaskGroup, host: Host) -> None:
         if sys.platform == "win32":
             raise OSError("the process engine needs Unix: use LocalDispatchCenter on Windows")
         self._host = host
@@ -251,12 +251,13 @@ class ProcessEngine(Engine):
                     timer.cancel()
                 return  # a process that we refused, and have let go
         except BrokenWorkerProcess as broken:
+            await bury(broken)
             fault = None if worker.greeted else _startup_fault(broken)
         except (KeyboardInterrupt, SystemExit) as error:  # anyio raises here what ended the process there
             if worker.greeted:
                 raise
             fault = _startup_fault(error)
-        except Exception as error:  # noqa: BLE001  (what the nanny raised before it took over, unpickled by anyio)
+        except Exception as error:
             fault = _startup_fault(error)
         self._call_ended(worker, fault)
 
@@ -336,7 +337,7 @@ class ProcessEngine(Engine):
 
     async def _see_off(self, worker: _Worker) -> None:
         """Wait for the nanny to leave; kill it, and the runner's group, if it does not."""
-        while not worker.greeted and not worker.gone.is_set():  # noqa: ASYNC110  (two facts end this)
+        while not worker.greeted and not worker.gone.is_set():
             # Starting: killing it now would leak a process. `_unless_greeted` bounds this.
             await asyncio.sleep(0.002)
         with anyio.move_on_after(FAREWELL):
