@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -260,8 +261,8 @@ def reference(target: Any) -> str:
             "it is defined inside a function, where workers cannot import it",
             "move it to the top of a module",
         )
-    main = sys.modules.get("__main__")
-    if module == "__main__" and not getattr(main, "__file__", None):
+    main = getattr(sys.modules.get("__main__"), "__file__", None) or ""  # "<stdin>" is no file either
+    if module == "__main__" and not os.path.isfile(main):
         raise RunnerError(
             qualname,
             "it is defined in an interactive __main__ that workers cannot import",
