@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from anyio import to_process
+from anyio import CancelScope, current_time, to_process
+from anyio.abc import Process
 
-__all__ = ("Apart",)
+__all__ = ("Apart", "bury")
+
+_WITHIN = 1.0  # seconds that a killed process gets to be gone
 
 # Private names, for want of public ones; without them we share the pool, and a used process is refused.
 _NAMES = ("_process_pool_workers", "_process_pool_idle_workers")
@@ -46,3 +49,18 @@ class Apart:
 
     async def __aexit__(self, *_: object) -> None:
         """Nothing was limited."""
+
+
+async def bury(error: BaseException) -> None:
+    """Close the process whose start failed: anyio kills it, and leaves its pipes to be complained about later.
+
+    The process is known only to the frame that raised `error`.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        process = trace.tb_frame.f_locals.get("process")
+        if isinstance(process, Process):
+            with CancelScope(shield=True, deadline=current_time() + _WITHIN):
+                await process.aclose()
+            return
+        trace = trace.tb_next
