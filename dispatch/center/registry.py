@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from enum import Enum
-from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from dispatch.terms.errors import ConfigError
@@ -56,6 +55,8 @@ def find(name: str) -> Any:
         return _classes[name]
     place = _places.get(name)
     if place is None:
+        from importlib.metadata import entry_points  # 20 ms: only names that are not ours pay
+
         found = next((point for point in entry_points(group=GROUP) if point.name == name), None)
         if found is None:
             known = sorted({*_places, *(point.name for point in entry_points(group=GROUP))})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterable, Callable, Iterable
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeGuard
 
 from msgspec import Struct
@@ -73,7 +72,7 @@ def is_shard(payload: object) -> TypeGuard[Shard[Any]]:
 def shard_rng(seed: int, supplied_id: str, payload: bytes) -> random.Random:
     """A generator that depends on nothing but the seed and what identifies the shard."""
     identity = b"i" + supplied_id.encode() if supplied_id else b"p" + payload
-    return random.Random(blake2b(identity, key=str(seed).encode()[:64], digest_size=16).digest())
+    return random.Random(b"%d:%b" % (seed, identity))  # seeds from the SHA-512 of these bytes
 
 
 class WorkerInfo(Struct, frozen=True, gc=False):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-import tempfile
 from contextlib import suppress
 from typing import Any
 
@@ -61,6 +60,8 @@ def restore(path: str, size: int, kind: Any) -> Any:
 
 
 def _nameless(size: int) -> tuple[int, str]:
+    import tempfile  # 3 ms that workers, who only read, need not pay
+
     directory = _roomy("/dev/shm", size) or tempfile.gettempdir()  # noqa: S108  (memory, where there is room)
     if sys.platform != "linux":
         return tempfile.mkstemp(prefix="dispatch-", dir=directory)
