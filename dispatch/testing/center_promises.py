@@ -61,7 +61,7 @@ async def each_shard_has_one_outcome(cast: Cast) -> None:
 
 async def order_is_kept(cast: Cast) -> None:
     """A report's outcomes, and those of an ordered stream, stand in the order of the input."""
-    scripts = [play(Sleep(0.15 if n == 0 else 0.0), Succeed(n)) for n in range(40)]
+    scripts = [play(Sleep(0.08 if n == 0 else 0.0), Succeed(n)) for n in range(40)]
     report = await cast.center(scripts).run()
     require(report.values() == list(range(40)), f"run: {report.values()}")
     async with cast.center(scripts).stream(ordered=True) as outcomes:

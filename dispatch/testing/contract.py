@@ -86,6 +86,6 @@ async def _keep(promise: Callable[[Any], Awaitable[None]], subject: Any) -> None
 def _detail(error: BaseException) -> str:
     """What was seen: the sentence of a check, or the error that a door raised."""
     inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())
-    if len(inner) == 1:
+    if inner:
         return _detail(inner[0])
     return str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"

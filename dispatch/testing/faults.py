@@ -102,7 +102,7 @@ def once(kind: str, verdict: Verdict, *, number: int = 0, worker: int | None = N
 class FaultyChannel:
     """The relay; its call is what `ProcessEngine(relay=...)` wants.
 
-    Leaving the block ends every connection, and raises what the judge raised, if it did.
+    For one engine at a time. Leaving the block closes it.
     """
 
     def __init__(self, judge: Judge) -> None:
@@ -127,6 +127,10 @@ class FaultyChannel:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End every connection. Raises what the judge raised, if it did."""
         if self._opening is None:
             return
         (await self._opening).close()

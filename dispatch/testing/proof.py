@@ -11,13 +11,14 @@ import anyio
 __all__ = ("MOMENT", "expected", "require", "until")
 
 A_LOOK = 0.005  # seconds between looks
-MOMENT = 0.15  # seconds in which what must not happen is given the chance to
+MOMENT = 0.1  # seconds in which what must not happen is given the chance to
+PATIENCE = 20.0  # seconds in which what must happen has to, on a loaded machine
 E = TypeVar("E", bound=Exception)
 
 
-async def until(holds: Callable[[], object], *, within: float = 10.0) -> bool:
-    """Wait until something holds, looking again and again; whether it did, `within` so many seconds."""
-    with anyio.move_on_after(within):
+async def until(holds: Callable[[], object], *, within: float | None = None) -> bool:
+    """Wait until something holds, looking again and again; whether it did, `within` so many seconds (PATIENCE)."""
+    with anyio.move_on_after(PATIENCE if within is None else within):
         while not holds():  # noqa: ASYNC110  (files and processes of others set no event)
             await anyio.sleep(A_LOOK)
         return True

@@ -275,7 +275,7 @@ def _do(step: Step) -> None:
 
 def _write_pid(path: str) -> None:
     """The file appears with its content, so that who waits for it never reads half of it."""
-    part = f"{path}.{os.getpid()}"
+    part = f"{path}.{os.urandom(8).hex()}"
     with open(part, "w") as file:
         file.write(str(os.getpid()))
     os.replace(part, path)

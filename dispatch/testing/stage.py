@@ -140,9 +140,9 @@ class Stage:
         self.engine.send_work(worker, work, [encode(script) for script in scripts])
         return first
 
-    async def see(self, holds: Callable[[], object], otherwise: str, *, within: float = 20.0) -> None:
+    async def see(self, holds: Callable[[], object], otherwise: str) -> None:
         """Wait until something holds. Raises AssertionError with `otherwise` if it does not."""
-        if not await until(holds, within=within):
+        if not await until(holds):
             raise AssertionError(f"{otherwise} (told so far: {[told.said for told in self.host.told]})")
 
     async def see_end(self, worker: int = 0, *, lives: int = 1) -> frames.Ended:

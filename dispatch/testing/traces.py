@@ -18,6 +18,7 @@ from dispatch.testing.proof import until
 
 __all__ = ("Traces", "is_alive", "leaves_nothing", "processes")
 
+WITHIN = 2.0  # seconds in which what was left has to go, on a loaded machine
 MARK = "DISPATCH_TESTING_MARK"
 
 
@@ -44,15 +45,17 @@ class Traces(Struct, frozen=True):
 
 
 @asynccontextmanager
-async def leaves_nothing(*, within: float = 2.0) -> AsyncGenerator[None]:
-    """A block after which, `within` so many seconds, no process, socket or file is left that was not there before.
+async def leaves_nothing(*, within: float | None = None) -> AsyncGenerator[None]:
+    """A block after which, `within` so many seconds (WITHIN), nothing is left that was not there before.
+
+    Looked for: processes of ours, also such as have left our tree; sockets and nameless files; files and addresses.
 
     Raises AssertionError, naming what is left. What the block raises comes first.
     """
     _mark()
     before = Traces.now()
     yield
-    if not await until(lambda: not Traces.now().beyond(before), within=within):
+    if not await until(lambda: not Traces.now().beyond(before), within=WITHIN if within is None else within):
         raise AssertionError("left behind: " + ", ".join(Traces.now().beyond(before)))
 
 

@@ -1,0 +1,81 @@
+"""One suite over every centre: what the doors promise. Each promise is a function of dispatch.testing."""
+
+import pytest
+
+from dispatch import (
+    Cancelled,
+    CenterClosed,
+    DataParallelDispatchCenter,
+    DispatchConfig,
+    DummyDispatchCenter,
+    LocalDispatchCenter,
+)
+from dispatch.testing import (
+    CENTER_PROMISES,
+    AsyncScriptedRunner,
+    Rehearsal,
+    ScriptedRunner,
+    Succeed,
+    check_center,
+    leaves_nothing,
+    play,
+)
+from tests.contract.centers import InProcesses, InThreads
+
+ids = {"ids": lambda item: item.__name__}
+all_promises = pytest.mark.parametrize("promise", CENTER_PROMISES, **ids)
+our_centers = pytest.mark.parametrize("center", [LocalDispatchCenter, DataParallelDispatchCenter], **ids)
+
+
+@pytest.mark.asyncio
+@pytest.mark.both_loops
+@all_promises
+@our_centers
+async def test_a_centre_keeps_its_promise(center, promise) -> None:
+    """Every centre of ours keeps every promise of a centre, on either event loop."""
+    await check_center(center, promises=[promise])
+
+
+@pytest.mark.asyncio(loop_factories=["uvloop"])
+@all_promises
+@our_centers
+async def test_a_centre_of_async_runners_keeps_its_promise(center, promise) -> None:
+    """Every centre of ours keeps every promise of a centre with an async runner, several shards at once."""
+    await check_center(center, runner=AsyncScriptedRunner, promises=[promise])
+
+
+@pytest.mark.asyncio
+@all_promises
+async def test_a_strangers_centre_keeps_the_promises(promise) -> None:
+    """A centre that says only what a centre must say keeps every promise."""
+    await check_center(InThreads, promises=[promise])
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("promise", CENTER_PROMISES[::4], **ids)
+async def test_a_strangers_centre_in_processes_is_no_different(promise) -> None:
+    """The same in processes, where workers import the centre for its shared param."""
+    await check_center(InProcesses, promises=[promise])
+
+
+@pytest.mark.asyncio
+async def test_a_dummy_centre_promises_a_plan() -> None:
+    """The dummy centre starts nothing; every outcome is Cancelled, and its plan holds every shard and what is wrong."""
+    scripts = [play(Succeed("x" * n)) for n in range(5)] + [play(Succeed(object()))]
+    config = DispatchConfig(data_parallel=3)
+    async with leaves_nothing():
+        center = DummyDispatchCenter(ScriptedRunner, scripts, shared_param=Rehearsal(), config=config)
+        report = await center.run()
+        with pytest.raises(CenterClosed, match="dummy"):
+            await center.submit(scripts[0])
+    assert [type(outcome) for outcome in report] == [Cancelled] * 6
+    assert report.counts == {"cancelled": 6}
+    plan = report.plan
+    assert plan.runners == ("ScriptedRunner",) * 3
+    assert plan.shared_param_bytes > 0
+    assert [shard.id for shard in plan.shards] == list("012345")
+    sizes = [shard.size for shard in plan.shards[:5]]
+    assert sizes == list(range(sizes[0], sizes[0] + 5))
+    assert len({shard.digest for shard in plan.shards}) == 6
+    assert [shard.id for shard in plan.problems] == ["5"]
+    assert "object" in plan.problems[0].problem
