@@ -105,7 +105,7 @@ def _begin(birth: Birth, slot: Slot) -> NoReturn:
     os.dup2(birth.output_fd, 1)
     os.dup2(birth.output_fd, 2)
     close_others(keep | {1, 2})
-    for number in (signal.SIGHUP, signal.SIGCHLD):
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:

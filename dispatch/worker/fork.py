@@ -32,7 +32,14 @@ from dispatch.wire.line import FRAME_SLACK
 from dispatch.wire.mailbox import Mailbox
 from dispatch.worker.duty import Duty
 from dispatch.worker.evidence import fault_of, own_stack
-from dispatch.worker.kernel import become_subreaper, children, kill_tree, memory_of, thread_count
+from dispatch.worker.kernel import (
+    become_subreaper,
+    children,
+    die_with_parent,
+    kill_tree,
+    memory_of,
+    thread_count,
+)
 from dispatch.worker.link import Link, answer_value
 from dispatch.worker.output import read_tail
 from dispatch.worker.parcel import Parcel, unpack
@@ -69,6 +76,7 @@ class ForkLane(SyncLane):
     def __init__(self, duty: Duty) -> None:
         super().__init__(duty)
         self._stack_fd, self._memory_limit = duty.stack_fd, duty.lease.memory_limit
+        self._pid = os.getpid()
         self._others: set[int] = set()  # children that `setup` started: they outlive a shard
 
     def _prepare(self) -> None:
@@ -229,6 +237,7 @@ class ForkLane(SyncLane):
         code = 1
         try:
             os.setpgid(0, 0)
+            die_with_parent(self._pid)  # it has a group of its own, and a nanny that was killed collects nobody
             ours.close()
             self._shed()
             theirs.send(self._outcome(shard, theirs))

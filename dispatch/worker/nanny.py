@@ -56,10 +56,10 @@ class Nanny:
     """One worker's nanny."""
 
     def __init__(self, place: Place, line: Line) -> None:
-        self._place, self._line = place, line
+        self._place, self._line, self._parent = place, line, os.getppid()
         self._forks = thread_count() == 1
         self._memory_limit = None if place.lease.isolation == "fork" else place.lease.memory_limit
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
             signal.signal(number, signal.SIG_IGN)
         become_subreaper()
         os.environ.update({name: "1" for name in BLAS if name not in os.environ})
@@ -248,9 +248,8 @@ class Nanny:
                 os.kill(self._runner, signal.SIGKILL)
         kill_tree(self._runner)
         # anyio kills us when it sees the end of this pipe. Exiting first would race with it: who collects our exit?
-        parent = os.getppid()
         close_others(set())  # not fd 1 alone: uvloop leaves the original of the pipe open beside it
         until = monotonic() + 1.0
-        while os.getppid() == parent and monotonic() < until:
+        while os.getppid() == self._parent and monotonic() < until:
             sleep(0.005)
         os._exit(0)

@@ -15,10 +15,9 @@ from typing import Any
 
 import uvloop
 
-from dispatch import DataParallelDispatchCenter, DispatchError, Shard
-from dispatch.testing.traces import until
+from dispatch import DataParallelDispatchCenter, WorkerState
 from tests.faults.culprits import Culprit, Juggler, Task
-from tests.faults.scene import config
+from tests.faults.scene import config, until
 
 
 def say(*words: Any) -> None:
@@ -45,7 +44,7 @@ async def ctrl_c(_words: list[str]) -> None:
                 if answer.double != 2 * (number + n):
                     say("wrong", number + n, answer)
             number += 4
-            assert await until(lambda wanted=interrupts: heard >= wanted)
+            await until(lambda wanted=interrupts: heard >= wanted)
         say("asked", number, "interrupted", heard, "pids", len({pid for seat in center.snapshot().workers for pid in [seat.pid]}))
     say("closed")
 
@@ -104,8 +103,12 @@ async def busy(words: list[str]) -> None:
         async with center.stream(_endless(act)) as outcomes:
             async for outcome in outcomes:
                 if outcome.index == 20:
-                    assert await until(lambda: all(worker.shard_id for worker in center.snapshot().workers))
+                    await until(lambda: all(_has_work(worker, kind) for worker in center.snapshot().workers))
                     say("busy")
+
+
+def _has_work(worker: WorkerState, kind: str) -> bool:
+    return bool(worker.in_flight >= 8 if kind == "juggler" else worker.shard_id)
 
 
 def _endless(act: str) -> Any:

@@ -13,12 +13,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from dispatch import DataParallelDispatchCenter, DispatchConfig, Done, Failed, Policy, Report
-from dispatch.testing import traces
+import anyio
 
+from dispatch import DataParallelDispatchCenter, DispatchConfig, Done, Failed, Policy, Report
+from dispatch.testing.traces import is_alive
+
+MARK = "DISPATCH_TESTING_MARK"  # in the environment of a process and of all that it starts
+A_LOOK = 0.005  # seconds between looks
 ROOT = Path(__file__).parents[2]
 
 
@@ -84,7 +89,14 @@ def wait_until(holds: Any, *, within: float = 10.0) -> None:
     until = time.monotonic() + within
     while not holds():
         assert time.monotonic() < until, f"not within {within} s"
-        time.sleep(traces.A_LOOK)
+        time.sleep(A_LOOK)
+
+
+async def until(holds: Any, *, within: float = 10.0) -> None:
+    """The same, while the event loop goes on."""
+    with anyio.fail_after(within):
+        while not holds():
+            await anyio.sleep(A_LOOK)
 
 
 class Program:
@@ -93,9 +105,9 @@ class Program:
     `mark` finds all its processes, escapees included.
     """
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    def __init__(self, module: str, *arguments: str, **variables: str) -> None:
         self.mark = f"{os.getpid()}-{os.urandom(8).hex()}"
-        environment = {**os.environ, traces.MARK: self.mark, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, MARK: self.mark, "PYTHONPATH": str(ROOT), **variables}
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             cwd=ROOT,
@@ -145,5 +157,12 @@ class Program:
 
     def alive(self) -> list[int]:
         """Its living processes: itself, its workers, and whatever they have started."""
-        words = f"{traces.MARK}={self.mark}".encode()
-        return [pid for pid in traces._pids() if words in traces._environment(pid) and traces.is_alive(pid)]
+        words = f"{MARK}={self.mark}".encode()
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        return [pid for pid in pids if words in _environment(pid) and is_alive(pid)]
+
+
+def _environment(pid: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    return b""

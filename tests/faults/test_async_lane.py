@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from dispatch import Cancelled, DataParallelDispatchCenter, Done, Failed, Shard
-from dispatch.testing.traces import until
 from tests.faults import culprits
 from tests.faults.culprits import Juggler, Task
-from tests.faults.scene import Lateness, config, failed, run, uncharged
+from tests.faults.scene import Lateness, config, failed, run, uncharged, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -120,7 +119,7 @@ async def test_cancelling_a_submit_stops_its_task_only(act: str) -> None:
 
         neighbour = asyncio.create_task(center.submit_outcome(Task(1, "rests", 0.5)))
         victim = asyncio.create_task(center.submit(Task(0, act)))
-        assert await until(lambda: center.snapshot().in_flight == 2)
+        await until(lambda: center.snapshot().in_flight == 2)
         victim.cancel()
         with pytest.raises(asyncio.CancelledError):
             await victim
