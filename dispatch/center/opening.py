@@ -67,6 +67,7 @@ class Opening:
             self.session = Session(
                 center.make_engine(), seats, policy=center.config.policy, calls=calls, bus=self.bus
             )
+            self.session.on_over = self._unshare  # also when the event loop closes before anybody closes us
             await self.session.open()
         except BaseException:
             self._unshare()
@@ -98,11 +99,8 @@ class Opening:
         return Seat(start, self._codecs[told.name], told.name)
 
     async def close(self, *, now: bool = False, grace: float | None = None) -> None:
-        """See Session.close; then the shared param's file goes too."""
-        try:
-            await self.session.close(now=now, grace=grace)
-        finally:
-            self._unshare()
+        """See Session.close; the shared param's file goes too."""
+        await self.session.close(now=now, grace=grace)
 
     def _unshare(self) -> None:
         if self._shared is not None:

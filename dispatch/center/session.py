@@ -49,6 +49,7 @@ class Session:
         self._changed = anyio.Event()
         self._task: asyncio.Task[None] | None = None
         self._insist: asyncio.TimerHandle | None = None
+        self.on_over: Callable[[], None] = _nothing
         self.books.on_ready = self.crew.feed
         self.books.on_settled = self._settled
         self.crew.on_ready = self._ready.set
@@ -96,6 +97,7 @@ class Session:
                 self._insist.cancel()
             self._ready.set()
             self._over.set()
+            self.on_over()
             self._change()
             self.bus.say(event.Closed(at=time.time()))
 
@@ -211,3 +213,7 @@ class Session:
             draining=books.draining,
             workers=tuple(seat.now(books.held(seat), now) for seat in self.crew.seats.values()),
         )
+
+
+def _nothing() -> None:
+    pass

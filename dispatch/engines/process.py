@@ -250,6 +250,9 @@ class ProcessEngine(Engine):
                     apart.end()
                     timer.cancel()
                 return  # a process that we refused, and have let go
+        except asyncio.CancelledError:  # the loop is about to close: all its tasks are cancelled, shield or not
+            self._call_ended(worker, None)
+            raise
         except BrokenWorkerProcess as broken:
             await bury(broken)
             fault = None if worker.greeted else _startup_fault(broken)
