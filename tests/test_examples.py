@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.stem != "__init__")
 PLAIN_KINDS = ["canonical", "wrong answer", "raises", "does not compile", "calls sys.exit"]
-COSTLY_KINDS = ["never returns", "kills its process", "leaves a daemon"]
+COSTLY_KINDS = ["never returns", "kills its process", "leaves a daemon", "forges a verdict"]
 
 
 def run(name: str, *arguments: str) -> str:
@@ -50,6 +50,7 @@ def test_humaneval_grades_every_kind_by_its_own_cause() -> None:
         "never returns": (3, 0, 3, "timed_out (3)"),
         "kills its process": (9, 0, 9, "crashed, SIGKILL (9)"),
         "leaves a daemon": (1, 0, 1, "crashed, exit code 7 (1)"),
+        "forges a verdict": (1, 0, 1, "crashed, exit code 0 (1)"),
     }
     assert "pass@1 of the canonical set: 1.000" in output
     assert "every candidate ended as its kind must" in output
@@ -71,7 +72,10 @@ def test_humaneval_in_this_process_gives_the_same_verdicts() -> None:
     local = run("humaneval", "--limit", "6", "--runner", "local")
     pooled = table(run("humaneval", "--limit", "6", "-j", "2"))
     assert table(local) == {kind: pooled[kind] for kind in PLAIN_KINDS}
-    assert f"left out, because they hang or kill the process they run in: {', '.join(COSTLY_KINDS)}" in local
+    assert (
+        f"left out, because they hang, kill or attack the process they run in: {', '.join(COSTLY_KINDS)}"
+        in local
+    )
 
 
 def test_humaneval_plan_executes_nothing() -> None:
@@ -79,7 +83,7 @@ def test_humaneval_plan_executes_nothing() -> None:
     output = run("humaneval", "--limit", "1", "--runner", "dummy", "-j", "2")
     assert re.search(r"^would start +GradeRunner, GradeRunner$", output, flags=re.MULTILINE)
     assert re.search(r"^shared param +[\d,]+ bytes$", output, flags=re.MULTILINE)
-    assert re.search(r"^shards +8, [\d,]+ bytes$", output, flags=re.MULTILINE)
+    assert re.search(r"^shards +9, [\d,]+ bytes$", output, flags=re.MULTILINE)
     assert re.findall(r"^  HumanEval/0: (.+?)  +\d+  \w+$", output, flags=re.MULTILINE) == [
         *PLAIN_KINDS,
         *COSTLY_KINDS,

@@ -175,8 +175,9 @@ class ForkLane(SyncLane):
                 message=f"ran longer than its timeout and was killed after {now - child.started:.2f} s",
                 stack=stack,
             )
-        if os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None:
-            return Fault(cause="crashed", message="stopped itself, and was killed", signal=signal.SIGSTOP)
+        with suppress(ChildProcessError):  # it has died meanwhile, and can stop no more
+            if os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None:
+                return Fault(cause="crashed", message="stopped itself, and was killed", signal=signal.SIGSTOP)
         if self._memory_limit is not None and memory_of(child.pid)[1] - child.memory > self._memory_limit:
             return Fault(
                 cause="out_of_memory", message=f"its private memory passed memory_limit={self._memory_limit}"

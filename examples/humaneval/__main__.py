@@ -1,6 +1,6 @@
 """Grade candidates for HumanEval; exit 1 if any of them ended otherwise than its kind must.
 
-``python -m examples.humaneval [--runner data_parallel|local|dummy] [-j N] [--limit N] [--every N]``
+``python -m examples.humaneval [--runner data_parallel|local|dummy] [--isolation fork|worker] [-j N] [--limit N] [--every N]``
 """
 
 import argparse
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dispatch import DispatchConfig, Policy, Report, RunnerType, Shard
 from examples.humaneval.candidates import (
     DAEMON,
+    FORGES,
     HANGS,
     KINDS,
     Candidate,
@@ -25,7 +26,7 @@ from examples.humaneval.live import live
 from examples.humaneval.report import Graded, is_alive, manner
 
 TIMEOUT = 1.0  # s; the slowest canonical solution takes 0.2 s on an idle machine
-SHOWN = 8  # shards of a plan
+SHOWN = 9  # shards of a plan
 
 
 async def main(args: argparse.Namespace) -> int:
@@ -33,6 +34,8 @@ async def main(args: argparse.Namespace) -> int:
     kinds = KINDS
     if args.runner == RunnerType.LOCAL:
         kinds = tuple(kind for kind in KINDS if not kind.costs_a_worker)
+    elif args.isolation == "worker":
+        kinds = tuple(kind for kind in KINDS if not kind.needs_fork)
     candidates = list(make_candidates(load_problems(args.limit), kinds, every=args.every))
     center = GradeCenter.init(config_of(args), shards=[shard_of(candidate) for candidate in candidates])
     if args.runner == RunnerType.DUMMY:
@@ -53,7 +56,7 @@ async def main(args: argparse.Namespace) -> int:
 def config_of(args: argparse.Namespace) -> DispatchConfig:
     """In one process nothing can be stopped, so only the engine of processes is given a deadline."""
     in_processes = args.runner == RunnerType.DATA_PARALLEL
-    policy = Policy(timeout=TIMEOUT, crash_budget=1) if in_processes else Policy()
+    policy = Policy(timeout=TIMEOUT, crash_budget=1, isolation=args.isolation) if in_processes else Policy()
     return DispatchConfig(runner_type=args.runner, data_parallel=args.j, policy=policy)
 
 
@@ -66,10 +69,18 @@ def introduce(args: argparse.Namespace, candidates: Sequence[Candidate], kinds: 
     """Say what is graded, and what is not."""
     problems = len({candidate.task_id for candidate in candidates})
     print(f"{len(candidates)} candidates for {problems} problems of HumanEval, runner {args.runner}")
-    if left_out := [kind.name for kind in KINDS if kind not in kinds]:
-        print(f"left out, because they hang or kill the process they run in: {', '.join(left_out)}")
+    left_out = ", ".join(kind.name for kind in KINDS if kind not in kinds)
+    if args.runner == RunnerType.LOCAL:
+        print(f"left out, because they hang, kill or attack the process they run in: {left_out}")
         return
-    print(f"'{HANGS.name}': one problem in {args.every}, {TIMEOUT} s each; '{DAEMON.name}': one")
+    print(
+        f"each candidate in a {'fork of its own' if args.isolation == 'fork' else 'worker that others use after it'}"
+    )
+    if left_out:
+        print(f"left out, because only a fork does not hold the worker's connection: {left_out}")
+    print(
+        f"'{HANGS.name}': one problem in {args.every}, {TIMEOUT} s each; '{DAEMON.name}', '{FORGES.name}': one"
+    )
 
 
 def show_plan(report: Report[Verdict]) -> int:
@@ -129,6 +140,12 @@ def arguments() -> argparse.Namespace:
     """From the command line."""
     parser = argparse.ArgumentParser(prog="python -m examples.humaneval", description=__doc__)
     parser.add_argument("--runner", choices=["data_parallel", "local", "dummy"], default="data_parallel")
+    parser.add_argument(
+        "--isolation",
+        choices=["fork", "worker"],
+        default="fork",
+        help="a fork of a warm worker for each candidate",
+    )
     parser.add_argument("-j", type=positive, metavar="N", help="workers (default: usable CPUs)")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N problems")
     parser.add_argument(

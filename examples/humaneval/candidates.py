@@ -37,6 +37,8 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     complete: Callable[[Problem], str]
     costs_a_worker: bool = False
     """It hangs or kills the process it runs in, so that only an engine of processes can grade it."""
+    needs_fork: bool = False
+    """It attacks the worker's own connection, which only a fork does not hold."""
 
 
 def load_problems(limit: int | None = None) -> list[Problem]:
@@ -46,11 +48,11 @@ def load_problems(limit: int | None = None) -> list[Problem]:
 
 
 def make_candidates(problems: Iterable[Problem], kinds: Iterable[Kind], *, every: int) -> Iterator[Candidate]:
-    """Every kind for each problem, but HANGS (a deadline each) for one in `every`, DAEMON for the first."""
+    """Every kind for each problem, but HANGS (a deadline each) for one in `every`, DAEMON and FORGES for the first."""
     kinds = tuple(kinds)
     for position, problem in enumerate(problems):
         for kind in kinds:
-            if (kind is HANGS and position % every) or (kind is DAEMON and position):
+            if (kind is HANGS and position % every) or (kind in (DAEMON, FORGES) and position):
                 continue
             yield Candidate(problem.task_id, kind.name, kind.complete(problem))
 
@@ -93,6 +95,22 @@ print("daemon", os.read(reader, 20).decode(), flush=True)
 os._exit(7)
 """
 
+# A verdict in every form that a worker could send, to every descriptor there may be; then a clean exit.
+_FORGERY = """
+import os, struct, msgspec
+verdict = {"seconds": 0.0}
+forms = [["answer", 0, verdict, None]]
+forms += [["results", seq, [], [0.0], [0.0], [verdict]] for seq in range(1, 2000)]
+for fd in range(256):
+    for form in forms:
+        body = msgspec.msgpack.encode(form)
+        try:
+            os.write(fd, struct.pack("<I", len(body)) + body)
+        except OSError:
+            break
+os._exit(0)
+"""
+
 HANGS = Kind(
     name="never returns",
     ending="timed_out",
@@ -104,6 +122,14 @@ DAEMON = Kind(
     ending="crashed, exit code 7",
     complete=_body(_DAEMON),
     costs_a_worker=True,
+)
+
+FORGES = Kind(
+    name="forges a verdict",
+    ending="crashed, exit code 0",
+    complete=_body(_FORGERY),
+    costs_a_worker=True,
+    needs_fork=True,
 )
 
 KINDS: tuple[Kind, ...] = (
@@ -140,4 +166,5 @@ KINDS: tuple[Kind, ...] = (
         costs_a_worker=True,
     ),
     DAEMON,
+    FORGES,
 )

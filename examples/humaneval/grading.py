@@ -1,7 +1,7 @@
 """How a candidate is graded: its program runs to the end, or the fault that stopped it is the verdict.
 
 A failed assertion is a fault like any other, so that each kind of failure shows under its own cause. The
-program has this machine's rights: workers keep it from hurting its neighbours, they are no sandbox.
+program has this machine's rights: forks keep it from hurting its neighbours, they are no sandbox.
 """
 
 import time
