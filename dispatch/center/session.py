@@ -28,7 +28,9 @@ from dispatch.wire.calls import CallTable
 
 __all__ = ("Session",)
 
-ANSWERED_WITHIN = 1.0  # seconds that a @remote method which nobody waits for gets to end after its cancellation
+ANSWERED_WITHIN = (
+    1.0  # seconds that a @remote method which nobody waits for gets to end after its cancellation
+)
 
 
 class Session:

@@ -49,7 +49,7 @@ class InlineEngine(Engine):
         self._closed = False
         self._chores = Chores()
 
-    async def open(self, tasks: TaskGroup, host: Host) -> None:
+    async def open(self, tasks: TaskGroup, host: Host) -> None:  # callbacks cannot begin tasks in `tasks`
         self._host = host
 
     def launch(self, start: Start) -> None:

@@ -89,7 +89,7 @@ class ProcessEngine(Engine):
         self._token = secrets.token_bytes(16)
         self._chores = Chores()
 
-    async def open(self, tasks: TaskGroup, host: Host) -> None:
+    async def open(self, tasks: TaskGroup, host: Host) -> None:  # callbacks cannot begin tasks in `tasks`
         if sys.platform == "win32":
             raise OSError("the process engine needs Unix: use LocalDispatchCenter on Windows")
         self._host = host
@@ -250,7 +250,9 @@ class ProcessEngine(Engine):
                     apart.end()
                     timer.cancel()
                 return  # a process that we refused, and have let go
-        except asyncio.CancelledError:  # the loop is about to close: all its tasks are cancelled, shield or not
+        except (
+            asyncio.CancelledError
+        ):  # the loop is about to close: all its tasks are cancelled, shield or not
             self._call_ended(worker, None)
             raise
         except BrokenWorkerProcess as broken:
@@ -260,7 +262,7 @@ class ProcessEngine(Engine):
             if worker.greeted:
                 raise
             fault = _startup_fault(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (what the nanny raised before it took over, unpickled by anyio)
             fault = _startup_fault(error)
         self._call_ended(worker, fault)
 
@@ -340,7 +342,7 @@ class ProcessEngine(Engine):
 
     async def _see_off(self, worker: _Worker) -> None:
         """Wait for the nanny to leave; kill it, and the runner's group, if it does not."""
-        while not worker.greeted and not worker.gone.is_set():
+        while not worker.greeted and not worker.gone.is_set():  # noqa: ASYNC110  (two facts end this)
             # Starting: killing it now would leak a process. `_unless_greeted` bounds this.
             await asyncio.sleep(0.002)
         with anyio.move_on_after(FAREWELL):
