@@ -1,6 +1,7 @@
 """Grade candidates for HumanEval; exit 1 if any of them ended otherwise than its kind must.
 
-``python -m examples.humaneval [--runner data_parallel|local|dummy] [--isolation fork|worker] [-j N] [--limit N] [--every N]``
+``python -m examples.humaneval [--runner data_parallel|local|dummy] [--isolation fork|worker] [-j N] [--limit N]
+[--every N]``
 """
 
 import argparse

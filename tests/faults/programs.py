@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import uvloop
@@ -45,7 +45,8 @@ async def ctrl_c(_words: list[str]) -> None:
                     say("wrong", number + n, answer)
             number += 4
             await until(lambda wanted=interrupts: heard >= wanted)
-        say("asked", number, "interrupted", heard, "pids", len({pid for seat in center.snapshot().workers for pid in [seat.pid]}))
+        pids = {seat.pid for seat in center.snapshot().workers}
+        say("asked", number, "interrupted", heard, "pids", len(pids))
     say("closed")
 
 
@@ -96,7 +97,9 @@ async def busy(words: list[str]) -> None:
     """Runs shards that leave children, daemons and hang; says `busy` when every worker hangs."""
     kind, act = words
     runner = Juggler if kind == "juggler" else Culprit
-    center = DataParallelDispatchCenter(runner, config=config(2, isolation="fork" if kind == "fork" else "worker"))
+    center = DataParallelDispatchCenter(
+        runner, config=config(2, isolation="fork" if kind == "fork" else "worker")
+    )
     say("opening")
     async with center:
         say("open")

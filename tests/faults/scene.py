@@ -59,9 +59,7 @@ class Lateness:
 
 def config(workers: int = 2, *, max_value_bytes: int = 1 << 20, **policy: Any) -> DispatchConfig:
     """A configuration with this policy."""
-    return DispatchConfig(
-        data_parallel=workers, max_value_bytes=max_value_bytes, policy=Policy(**policy)
-    )
+    return DispatchConfig(data_parallel=workers, max_value_bytes=max_value_bytes, policy=Policy(**policy))
 
 
 async def run(runner: Any, shards: Iterable[Any], *, workers: int = 2, **policy: Any) -> Report[Any]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from typing import Any
 
 import pytest
 
-from dispatch import Cancelled, DataParallelDispatchCenter, Done, Failed, Shard
+from dispatch import DataParallelDispatchCenter, Done, Shard
 from tests.faults import culprits
 from tests.faults.culprits import Juggler, Task
 from tests.faults.scene import Lateness, config, failed, run, uncharged, until
@@ -19,7 +18,9 @@ pytestmark = pytest.mark.asyncio
 async def test_a_deadline_cancels_one_task(lateness: Lateness) -> None:
     """A task over its deadline is cancelled in its worker; its neighbours there go on, and so does the worker."""
     shards = [Task(n, "hangs" if n == 3 else "rests", 0.3) for n in range(8)]
-    report = await run(Juggler, [Shard(task, timeout=0.2 if task.number == 3 else None) for task in shards], workers=1)
+    report = await run(
+        Juggler, [Shard(task, timeout=0.2 if task.number == 3 else None) for task in shards], workers=1
+    )
     outcome = failed(report, 3)
     assert outcome.fault.cause == "timed_out"
     assert 0.2 <= outcome.attempts[0].seconds < 0.4 + lateness.slack
@@ -101,7 +102,9 @@ async def test_an_exception_that_would_end_the_loop(act: Any, kind: str) -> None
     assert len(report.workers[0].pids) == 1
 
 
-@pytest.mark.parametrize("act", [culprits.returns_a_lock, culprits.returns_too_much, culprits.returns_another_shape])
+@pytest.mark.parametrize(
+    "act", [culprits.returns_a_lock, culprits.returns_too_much, culprits.returns_another_shape]
+)
 async def test_a_value_that_cannot_travel(act: Any) -> None:
     """What cannot be encoded is undeliverable in the async lane too, and its neighbours are Done."""
     shards = [Task(n, act.__name__ if n == 3 else "rests", 0.01) for n in range(8)]
@@ -129,7 +132,7 @@ async def test_cancelling_a_submit_stops_its_task_only(act: str) -> None:
 
 
 async def test_a_stopped_loop_is_killed(lateness: Lateness) -> None:
-    """A task that stops its process is found out within a second; alone again it is charged, its neighbours are Done."""
+    """A task that stops its process is found out within a second; alone again it is charged, neighbours are Done."""
     shards = [Task(n, "stops_itself" if n == 3 else "rests", 0.05) for n in range(8)]
     report = await run(Juggler, shards, workers=1, crash_budget=1)
     outcome = failed(report, 3)

@@ -1,4 +1,4 @@
-"""Who is charged for a worker's death: the shard that ran, by the slot and not by a guess; where nobody knows, nobody."""
+"""Who is charged for a worker's death: the shard that ran, by the slot and no guess; where nobody knows, nobody."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def causes(report: Report[Any], index: int) -> list[str]:
 
 
 async def test_a_poison_rate_of_a_fifth() -> None:
-    """Where every fifth shard kills its worker, each of them spends its crash budget, and no innocent one an attempt."""
+    """Where every fifth shard kills its worker, each of them spends its crash budget, no innocent one an attempt."""
     poison = range(0, 200, 5)
     shards = [Task(n, "exits" if n in poison else "") for n in range(200)]
     report = await run(Culprit, shards)
@@ -55,7 +55,7 @@ async def test_deaths_and_failures_have_budgets_of_their_own() -> None:
 
 
 async def test_a_death_while_outcomes_wait_to_be_sent() -> None:
-    """Shards whose outcomes died with their worker run again uncharged: execution is at least once, the outcome once."""
+    """Shards whose outcomes died with their worker run again uncharged: run at least once, told once."""
     shards = [Task(n, "exits" if n % 50 == 49 else "") for n in range(1000)]
     report = await run(Culprit, shards, workers=1, crash_budget=1)
     uncharged(report, but=range(49, 1000, 50))

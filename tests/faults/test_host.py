@@ -91,7 +91,7 @@ async def test_the_hosts_worker_that_exits() -> None:
     ],
 )
 async def test_a_rebuilt_exception_never_ends_the_host(act: str) -> None:
-    """Whatever a runner raises, `submit` raises an Exception: nothing that ends the host or looks like its cancellation."""
+    """Whatever a runner raises, `submit` raises an Exception: nothing that ends or cancels the host."""
     async with DataParallelDispatchCenter(Culprit, config=config(1)) as center:
         try:
             await center.submit(Task(0, act))

@@ -1,4 +1,4 @@
-"""However it ends, nothing of it is left: no process, no socket, no file. The tests count; they trust no return value."""
+"""However it ends, nothing is left: no process, no socket, no file. The tests count, and trust no return value."""
 
 from __future__ import annotations
 
@@ -40,16 +40,19 @@ class Relayed(DataParallelDispatchCenter):
 
 
 async def runs(center: Any) -> None:
+    """A run."""
     await center.run([Task(n) for n in range(4)])
 
 
 async def streams(center: Any) -> None:
+    """A stream."""
     async with center.stream([Task(n) for n in range(4)]) as outcomes:
         async for outcome in outcomes:
             assert isinstance(outcome, Done)
 
 
 async def submits(center: Any) -> None:
+    """Three submits at once."""
     async with center:
         await asyncio.gather(*(center.submit(Task(n)) for n in range(3)))
 
@@ -199,7 +202,13 @@ def test_kill_9_during_start_up(processes: int, tmp_path: Path, lateness: Latene
 
 @pytest.mark.parametrize(
     ("kind", "act"),
-    [("plain", "spins"), ("plain", "backtracks"), ("plain", "deaf"), ("juggler", "refuses"), ("fork", "spins")],
+    [
+        ("plain", "spins"),
+        ("plain", "backtracks"),
+        ("plain", "deaf"),
+        ("juggler", "refuses"),
+        ("fork", "spins"),
+    ],
 )
 def test_kill_9_while_it_is_busy(kind: str, act: str, tmp_path: Path, lateness: Lateness) -> None:
     """A parent that is killed while shards hang, with their children and daemons about, leaves nothing."""
