@@ -36,6 +36,12 @@ def double(x: int) -> int:
     return 2 * x
 
 
+def hang(x: int) -> int:
+    """Never returns."""
+    while True:
+        time.sleep(1)
+
+
 def add_shared(x: int, extra: int) -> int:
     """X and the shared param."""
     return x + extra
