@@ -19,13 +19,13 @@ from typing import Any, cast
 from msgspec import Struct
 
 from dispatch.wire.frames import FrameError, Results, Splitter, Work, encode, open_ended
+from dispatch.wire.line import UNJOINED
 
 __all__ = ("Channel", "Server", "accept", "adopt", "dial", "listen", "pair", "serve")
 
 Server = asyncio.Server
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
-UNJOINED = 64 * 1024  # bytes from which joining costs more than a further buffer
 
 
 class Channel(asyncio.BufferedProtocol):
@@ -141,7 +141,13 @@ def listen() -> tuple[socket.socket, str, Callable[[], None]]:
 
 async def serve(sock: socket.socket, on_peer: Callable[[], Channel]) -> Server:
     """Give each peer that connects to a listening socket the Channel that `on_peer()` returns."""
-    return await asyncio.get_running_loop().create_unix_server(on_peer, sock=sock)
+    server = await asyncio.get_running_loop().create_unix_server(on_peer, sock=sock, start_serving=False)
+    try:
+        await server.start_serving()
+    except BaseException:  # cancelled: without this the loop would go on watching a socket that is closed
+        server.close()
+        raise
+    return server
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -288,6 +288,10 @@ class Splitter:
                 return []
             frame, self._long = self._long, None
             return [frame]
+        if not self._have and number > PREFIX.size:
+            size = PREFIX.unpack_from(self._chunk)[0]
+            if size + PREFIX.size == number and size <= self.limit:  # most often: one frame, and whole
+                return [bytes(self._view[PREFIX.size : number])]
         return self._cut(number)
 
     def _cut(self, number: int) -> list[bytes | bytearray]:

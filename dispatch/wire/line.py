@@ -11,8 +11,9 @@ from msgspec import Struct
 
 from dispatch.wire.frames import Splitter, encode
 
-__all__ = ("FRAME_SLACK", "FROM_CENTER", "Line")
+__all__ = ("FRAME_SLACK", "FROM_CENTER", "UNJOINED", "Line")
 
+UNJOINED = 64 * 1024  # bytes from which joining costs more than a further buffer
 FRAME_SLACK = 1024 * 1024  # bytes that a frame from a worker may hold beside one value of the largest size
 FROM_CENTER = 0xFFFF_FFFF  # the centre is trusted, and fills a frame by what shards weigh on the average
 
@@ -75,7 +76,11 @@ class Line:
         self.write([encode(frame)])
 
     def write(self, buffers: Sequence[bytes | bytearray]) -> None:
-        """Send bytes that make whole frames, unjoined; waits while the other end does not read."""
+        """Send bytes that make whole frames, large ones unjoined; waits while the other end does not read."""
+        if sum(map(len, buffers)) < UNJOINED:
+            with self._lock:
+                self._sock.sendall(b"".join(buffers))
+            return
         with self._lock:
             sent = self._sock.sendmsg(buffers)
             for buffer in buffers:
