@@ -223,6 +223,14 @@ async def test_speaking_to_nobody_does_nothing(ear: Ear) -> None:
     assert not ear.channel.from_this_user
 
 
+async def test_a_lost_channel_lets_go_of_its_listeners(ear: Ear) -> None:
+    """Who listened to a dead peer is not kept alive by it."""
+    ear.peer.close()
+    await ear.until(lambda: ear.lost == 1)
+    assert ear.channel.on_frame != ear._on_frame
+    assert ear.channel.on_lost != ear._on_lost
+
+
 async def test_a_peer_that_announces_too_much_is_dropped(ear: Ear) -> None:
     """Four bytes of garbage are enough; the peer sees the end, and what it says after that is not heard."""
     await ear.say((LIMIT + 1).to_bytes(4, "little") + encode(output("never")))

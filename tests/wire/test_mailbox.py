@@ -121,6 +121,17 @@ def test_noise_between_messages_is_skipped(parts: list[bytes | None], seed: int)
     theirs.close()
 
 
+def test_a_message_behind_noise_may_be_cut_anywhere(boxes: tuple[Mailbox, Mailbox]) -> None:
+    """Also inside its nonce: what may be the beginning of one is kept."""
+    ours, theirs = boxes
+    stream = b"noise" + theirs._nonce + encode(say(1))
+    for cut in range(1, len(stream)):
+        noise(theirs, stream[:cut])
+        assert ours.arrived() == []
+        noise(theirs, stream[cut:])
+        assert [read(body) for body in ours.arrived()] == [say(1)]
+
+
 def test_a_flood_keeps_nobody(boxes: tuple[Mailbox, Mailbox]) -> None:
     """Who writes noise faster than it is read costs some reads, no wait for its end, and no memory."""
     ours, theirs = boxes
