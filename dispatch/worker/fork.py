@@ -238,7 +238,8 @@ class ForkLane(SyncLane):
         code = 1
         try:
             os.setpgid(0, 0)
-            die_with_parent(self._pid)  # it has a group of its own, and a nanny that was killed collects nobody
+            # It has a group of its own, and a nanny that was killed collects nobody.
+            die_with_parent(self._pid)
             ours.close()
             self._shed()
             theirs.send(self._outcome(shard, theirs))
