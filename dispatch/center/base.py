@@ -139,7 +139,9 @@ class DispatchCenter(ABC, Generic[P, R]):
         """Called in the parent once per run, interrupted ones included."""
 
     def make_engine(self) -> Engine:
-        """Where this centre's workers live. The default: processes on this machine."""
+        """Where this centre's workers live. The default: processes on this machine; ConfigError on Windows."""
+        if sys.platform == "win32":
+            raise ConfigError("platform", sys.platform, "worker processes need Unix; LocalDispatchCenter runs here")
         from dispatch.engines.process import ProcessEngine
 
         return ProcessEngine()

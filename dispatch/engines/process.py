@@ -90,8 +90,6 @@ class ProcessEngine(Engine):
         self._chores = Chores()
 
     async def open(self, tasks: TaskGroup, host: Host) -> None:  # callbacks cannot begin tasks in `tasks`
-        if sys.platform == "win32":
-            raise OSError("the process engine needs Unix: use LocalDispatchCenter on Windows")
         self._host = host
         sock, self._address, self._remove = listen()
         try:
