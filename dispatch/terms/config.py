@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import FieldInfo, force_setattr
 
 from dispatch.terms.errors import ConfigError
 
 __all__ = ("DispatchConfig", "Policy", "Retry")
 
 RetryCause = Literal["raised", "timed_out", "crashed", "out_of_memory", "undeliverable"]
+
+
+@cache
+def _fields(kind: type[Struct]) -> tuple[FieldInfo, ...]:
+    return msgspec.structs.fields(kind)
+
+
+def _check_types(config: Struct, prefix: str = "") -> None:
+    """Refuse a field that is not of its type, by name: made in Python it is read by no decoder."""
+    for each in _fields(type(config)):
+        got = getattr(config, each.name)
+        plain = os.fspath(got) if isinstance(got, os.PathLike) else got
+        try:
+            force_setattr(config, each.name, msgspec.convert(plain, each.type))
+        except msgspec.ValidationError as error:
+            raise ConfigError(prefix + each.name, got, str(error)) from None
 
 
 def _at_least(name: str, value: float | None, low: float, *, open_end: bool = False) -> None:
@@ -39,6 +58,7 @@ class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, by name."""
+        _check_types(self, "policy.retry.")
         _at_least("policy.retry.attempts", self.attempts, 1)
         for name in ("wait", "factor", "max_wait", "jitter"):
             _at_least(f"policy.retry.{name}", getattr(self, name), 0)
@@ -60,6 +80,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, by name."""
+        _check_types(self, "policy.")
         _at_least("policy.timeout", self.timeout, 0, open_end=True)
         _at_least("policy.startup_timeout", self.startup_timeout, 0, open_end=True)
         _at_least("policy.grace", self.grace, 0)
@@ -85,6 +106,7 @@ class DispatchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, by name."""
+        _check_types(self)
         _at_least("data_parallel", self.data_parallel, 1)
         _at_least("max_pending", self.max_pending, 1)
         _at_least("max_pending_bytes", self.max_pending_bytes, 1)

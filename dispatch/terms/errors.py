@@ -77,6 +77,7 @@ class DuplicateShard(ConfigError):
     def __init__(self, shard: str) -> None:
         self.shard = shard
         super().__init__("Shard.id", shard, "ids must be unique within a run")
+        self.args = (shard,)  # so that it can be pickled and copied
 
     def __str__(self) -> str:
         return f"two shards of this run have the id {self.shard!r}; give each its own, or leave the id out"
