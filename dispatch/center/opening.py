@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import sys
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
@@ -20,7 +21,7 @@ from dispatch.center.session import Session
 from dispatch.center.submit import CallDoor
 from dispatch.engines.base import Start
 from dispatch.record.bus import Bus
-from dispatch.terms.errors import RunnerError
+from dispatch.terms.errors import ConfigError, RunnerError
 from dispatch.terms.event import Closed, Event
 from dispatch.terms.outcome import Report
 from dispatch.wire.calls import CallTable
@@ -56,6 +57,8 @@ class Opening:
     async def open(self) -> None:
         """Encode the shared param, start the workers. Cancelling, or an error, leaves nothing behind."""
         center = self._center
+        if not _on_asyncio():
+            raise ConfigError("event loop", None, "dispatch runs on asyncio's loops, uvloop's included, and on no other")
         param = center.get_shared_param()
         if inspect.isawaitable(param):
             param = await param
@@ -206,3 +209,11 @@ def _type_of(param: Any, *, needed: bool) -> str:
         if needed:
             raise
         return ""  # a local class, and workers that import nothing: they get plain values
+
+
+def _on_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
