@@ -27,8 +27,8 @@ def _fields(kind: type[Struct]) -> tuple[FieldInfo, ...]:
 def _check_types(config: Struct, prefix: str = "") -> None:
     """Refuse a field that is not of its type, by name: made in Python it is read by no decoder."""
     for each in _fields(type(config)):
-        got = getattr(config, each.name)
-        plain = os.fspath(got) if isinstance(got, os.PathLike) else got
+        got: Any = getattr(config, each.name)
+        plain: Any = os.fspath(got) if hasattr(got, "__fspath__") else got
         try:
             force_setattr(config, each.name, msgspec.convert(plain, each.type))
         except msgspec.ValidationError as error:
