@@ -49,6 +49,7 @@ class Books:
         self.ledger = Ledger()
         self.doors: dict[int, DoorLike] = {}
         self.draining = False
+        self.hopeless: dict[str, Fault] = {}  # runner classes that have no worker any more, and why
         self.counts = {"done": 0, "failed": 0, "cancelled": 0}
         self.on_ready: Callable[[], None] = _nothing  # a delayed shard is ready
         self.on_settled: Callable[[], None] = _nothing
@@ -179,6 +180,20 @@ class Books:
         """What waits fails: no worker will ever come."""
         for key in list(self.doors):
             self.settle(key, [Failed(fault=fault, entry=entry) for entry in self.queue.drop_door(key)])
+
+    def fail_hopeless(self) -> None:
+        """What is ready for a runner class without workers fails: it would wait for ever beside the others."""
+        for runner, fault in self.hopeless.items():
+            waiting = [entry for entry in self.queue.alone if entry.runner == runner]
+            waiting += [
+                entry
+                for lane in self.queue.lanes_for(runner)
+                if lane.runner == runner
+                for entry in lane.entries
+            ]
+            for entry in waiting:
+                self.queue.withdraw(entry)
+                self.settle(entry.origin.door, [Failed(fault=fault, entry=entry)])
 
     def _wake_when_due(self) -> None:
         now = monotonic()
