@@ -141,7 +141,9 @@ class DispatchCenter(ABC, Generic[P, R]):
     def make_engine(self) -> Engine:
         """Where this centre's workers live. The default: processes on this machine; ConfigError on Windows."""
         if sys.platform == "win32":
-            raise ConfigError("platform", sys.platform, "worker processes need Unix; LocalDispatchCenter runs here")
+            raise ConfigError(
+                "platform", sys.platform, "worker processes need Unix; LocalDispatchCenter runs here"
+            )
         from dispatch.engines.process import ProcessEngine
 
         return ProcessEngine()

@@ -58,7 +58,9 @@ class Opening:
         """Encode the shared param, start the workers. Cancelling, or an error, leaves nothing behind."""
         center = self._center
         if not _on_asyncio():
-            raise ConfigError("event loop", None, "dispatch runs on asyncio's loops, uvloop's included, and on no other")
+            raise ConfigError(
+                "event loop", None, "dispatch runs on asyncio's loops, uvloop's included, and on no other"
+            )
         param = center.get_shared_param()
         if inspect.isawaitable(param):
             param = await param
