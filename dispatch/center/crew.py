@@ -79,6 +79,7 @@ class Crew:
             return
         self._feeding = True  # a door that hears of an outcome may push, and so come here again
         try:
+            self.books.fail_hopeless()
             ready = [seat for seat in self.seats.values() if seat.state == "ready"]
             seats = [seat for seat in ready if not seat.is_full]
             if queue.alone:
@@ -165,14 +166,12 @@ class Crew:
     def on_frame(self, worker: int, body: bytes | bytearray) -> None:
         """A runner sent a frame: settle what it says, and send what follows."""
         seat = self.seats.get(worker)
-        if seat is None:
+        if seat is None or seat.nonsense:
             return
         try:
             said = seat.codec.from_runner(body)
         except FrameError:
-            seat.nonsense = (
-                True  # what it says cannot be trusted any more: it dies, and what it runs is charged
-            )
+            seat.nonsense = True  # what it says from here on cannot be trusted
             self.engine.kill(worker)
             return
         for frame in said:
@@ -270,13 +269,18 @@ class Crew:
             if ended.why in ("killed", "nanny") and not nonsense:  # we did it, or nobody saw what ran
                 self.books.back(held.values())
             else:
-                self._charge(seat, held, ended=ended, fault=evidence)
+                # It left between shards, or its line was spoiled: by whom is not known, and anybody alone may show.
+                left = ended.exit_code is not None and not ended.seq
+                spoiled = nonsense or left or ended.why == "hung up"
+                self._charge(held, ended=ended, fault=evidence, seat=seat, several=seat.several or spoiled)
             self._live_again(seat, evidence)
         self.on_change()
         self.feed()
 
-    def _charge(self, seat: Seat, held: dict[int, Entry], *, ended: frames.Ended, fault: Fault) -> None:
-        found = blame(held, running=ended.seq, several=seat.several, exact=ended.why == "timed_out")
+    def _charge(
+        self, held: dict[int, Entry], *, ended: frames.Ended, fault: Fault, seat: Seat, several: bool
+    ) -> None:
+        found = blame(held, running=ended.seq, several=several, exact=ended.why == "timed_out")
         for entry in found.suspects:
             entry.alone = True
         self.books.back([*found.suspects, *found.innocent])
@@ -319,9 +323,13 @@ class Crew:
             self._launch(seat)
             return
         seat.state = "lost"
-        if all(other.state == "lost" for other in self.seats.values()):
-            never = seat.barren <= BARREN
-            self.on_hopeless(msgspec.structs.replace(fault, cause="startup") if never else fault)
+        never = seat.barren <= BARREN
+        told = msgspec.structs.replace(fault, cause="startup") if never else fault
+        left = {other.runner for other in self.seats.values() if other.state != "lost"}
+        if not left:
+            self.on_hopeless(told)
+        elif seat.runner not in left:
+            self.books.hopeless[seat.runner] = told
 
     def _recycle(self, seat: Seat) -> None:
         """Start a successor in time, and let the predecessor go when it serves."""

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import msgspec
 from anyio import BrokenWorkerProcess, CancelScope, to_process
 from anyio.abc import TaskGroup
 from msgspec import Struct
@@ -70,6 +71,7 @@ class _Worker:
         self.alive = False  # a life was begun and its end not told
         self.greeted = False
         self.leaving = False
+        self.hung_up = False  # its runner closed the connection, and lived on
         self.heard_at = time.monotonic()
         self.gone = anyio.Event()
 
@@ -169,6 +171,14 @@ class ProcessEngine(Engine):
         worker.runner = None
         if worker.ended is not None:
             self._tell_end(worker)
+        elif worker.alive and not worker.leaving:
+            asyncio.get_running_loop().call_later(LAST_WORDS, self._unless_ended, worker, worker.life)
+
+    def _unless_ended(self, worker: _Worker, life: int) -> None:
+        """A runner that lives and has hung up, or was dropped, can say nothing any more: end it."""
+        if worker.life == life and worker.alive and worker.ended is None and worker.nanny is not None:
+            worker.hung_up = True
+            worker.nanny.send(frames.Kill())
 
     def _nanny_silent(self, worker: _Worker, channel: Channel) -> None:
         """A nanny that is gone takes its runner along (PDEATHSIG); make sure of its group."""
@@ -189,6 +199,8 @@ class ProcessEngine(Engine):
         worker.runner_pid = 0
         if worker.alive and ended is not None:
             worker.alive = False
+            if worker.hung_up:
+                ended = msgspec.structs.replace(ended, why="hung up")
             self._host.on_ended(worker.start.number, ended, fault)
 
     # Lives.
@@ -205,7 +217,7 @@ class ProcessEngine(Engine):
 
     def _begin(self, worker: _Worker) -> None:
         worker.life += 1
-        worker.alive = True
+        worker.alive, worker.hung_up = True, False
         worker.heard_at = time.monotonic()
         asyncio.get_running_loop().call_later(SILENCE, self._listen, worker, worker.life)
 

@@ -139,6 +139,8 @@ def end_fault(ended: Ended, *, nonsense: bool = False) -> Fault:
 def _how(ended: Ended) -> str:
     if ended.why == "nanny":
         return "was lost: its nanny died"
+    if ended.why == "hung up":
+        return "hung up on its centre, and was killed"
     if ended.why == "stopped":
         return "stopped itself (SIGSTOP) and was killed"
     if ended.signal is None:

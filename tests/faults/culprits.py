@@ -13,6 +13,7 @@ import os
 import re
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -93,6 +94,40 @@ def dies_then_raises_then_works(task: Task, attempt: int) -> None:
         os._exit(1)
     if attempt == 2:
         raise ValueError("the second time")
+
+
+def _sockets() -> list[int]:
+    fds = [int(name) for name in os.listdir("/proc/self/fd")]
+    return [fd for fd in fds if _target(fd).startswith("socket:")]
+
+
+def _target(fd: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""
+
+
+def writes_garbage_to_every_socket(_task: Task) -> None:
+    for fd in _sockets():
+        os.write(fd, struct.pack("<I", 6) + b"\xc1" * 6)
+
+
+def writes_half_a_frame_and_dies(_task: Task) -> None:
+    for fd in _sockets():
+        os.write(fd, struct.pack("<I", 600) + b"\x92" * 100)
+    os._exit(1)
+
+
+def announces_4_gigabytes(_task: Task) -> None:
+    for fd in _sockets():
+        os.write(fd, b"\xff" * 100)
+    time.sleep(600)
+
+
+def closes_every_socket(_task: Task) -> None:
+    for fd in _sockets():
+        os.close(fd)
 
 
 # Leaves by an exception that is none of Exception's.
@@ -476,7 +511,9 @@ class LooksAround(Runner):
     def do_run(self, shard: Shard[Task]) -> View:
         umask = os.umask(0)
         os.umask(umask)
-        view = View(os.getcwd(), umask, locale.setlocale(locale.LC_ALL), signal.getitimer(signal.ITIMER_REAL)[0])
+        view = View(
+            os.getcwd(), umask, locale.setlocale(locale.LC_ALL), signal.getitimer(signal.ITIMER_REAL)[0]
+        )
         if shard.payload.act:
             ACTS[shard.payload.act](shard.payload)
         return view
