@@ -28,7 +28,7 @@ def _check_types(config: Struct, prefix: str = "") -> None:
     """Refuse a field that is not of its type, by name: made in Python it is read by no decoder."""
     for each in _fields(type(config)):
         got: Any = getattr(config, each.name)
-        plain: Any = os.fspath(got) if hasattr(got, "__fspath__") else got
+        plain: Any = os.fsdecode(got) if hasattr(got, "__fspath__") else got
         try:
             force_setattr(config, each.name, msgspec.convert(plain, each.type))
         except msgspec.ValidationError as error:
