@@ -339,9 +339,9 @@ class Report(Struct, Generic[R], kw_only=True, eq=False):
 def _table(report: Report[Any]) -> Iterator[str]:
     counts, total = report.counts, report.total
     rate = counts.get("done", 0) / report.seconds if report.seconds else 0.0
-    of = f"of {total:,}" if report.total_known else f"of {total:,} known so far"
+    of = f"of {total:,} shards" if report.total_known else f"of {total:,} shards known so far"
     speed = f"in {report.seconds:.2f} s ({rate:,.0f}/s)"
-    yield f"{counts.get('done', 0):,} done {of} shards {speed}, coverage {report.coverage:.1%}"
+    yield f"{counts.get('done', 0):,} done {of} {speed}, coverage {report.coverage:.1%}"
     if report.interrupted:
         yield "interrupted: what had not finished is cancelled"
     if total:
