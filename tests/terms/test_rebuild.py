@@ -177,6 +177,13 @@ def test_arguments_that_do_not_travel_leave_the_words() -> None:
     assert again.args == ("<class 'object'>",)
 
 
+def test_words_that_are_no_unicode_come_back_escaped() -> None:
+    """A file name with stray bytes in an exception's words harms neither the frame that carries them nor the type."""
+    again = rebuilt(ValueError("a\udc80b"))
+    assert type(again) is ValueError
+    assert str(again) == "a\\udc80b"
+
+
 @pytest.mark.parametrize(
     "error", [Forgetful("remember me"), subprocess.CalledProcessError(1, "make")], ids=str
 )
