@@ -230,9 +230,12 @@ class DispatchCenter(ABC, Generic[P, R]):
         the second stops, and the report says so. Raises StartupFailed if no worker can be made ready, and what
         the source of shards raised, after the shards before it are done. Cancelling stops the shards (SIGKILL).
         """
+        if handle_signals:
+            from dispatch.center.interrupts import run_with_signals
+
+            tell, opened = self.post_process, self._opened("run")
+            return await run_with_signals(opened, shards, collect=collect, post_process=tell)
         async with self._opened("run") as opening:
-            if handle_signals:
-                return await opening.run_with_signals(shards, collect=collect)
             return await opening.run(shards, collect=collect)
 
     @asynccontextmanager

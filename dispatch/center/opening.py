@@ -14,7 +14,6 @@ import anyio
 from anyio import CancelScope
 
 from dispatch.center.concrete import Concrete
-from dispatch.center.interrupts import interrupts
 from dispatch.center.run import Outcomes, RunDoor, SourceDoor, StreamDoor
 from dispatch.center.seat import Seat
 from dispatch.center.session import Session
@@ -114,25 +113,20 @@ class Opening:
 
     # Doors.
 
-    async def run(self, shards: Iterable[Any] | AsyncIterable[Any] | None, *, collect: bool) -> Report[Any]:
-        """One run on this opening."""
-        door: RunDoor[Any] = RunDoor(
-            self.session, next(self._keys), self._codecs, config=self._center.config, collect=collect
-        )
-        async with self._through(door, shards):
-            await door.finished()
-        if door.error is not None:
-            raise door.error
-        return door.report()
-
-    async def run_with_signals(
-        self, shards: Iterable[Any] | AsyncIterable[Any] | None, *, collect: bool
+    async def run(
+        self,
+        shards: Iterable[Any] | AsyncIterable[Any] | None,
+        *,
+        collect: bool,
+        doors: list[Any] | None = None,
     ) -> Report[Any]:
-        """One run that the first SIGINT or SIGTERM drains and the second stops."""
+        """One run on this opening. Its door is put into `doors`, for who wants a report although it was cancelled."""
         door: RunDoor[Any] = RunDoor(
             self.session, next(self._keys), self._codecs, config=self._center.config, collect=collect
         )
-        async with interrupts(self.session.drain), self._through(door, shards):
+        if doors is not None:
+            doors.append(door)
+        async with self._through(door, shards):
             await door.finished()
         if door.error is not None:
             raise door.error
