@@ -185,8 +185,13 @@ def sleeps(_task: Task) -> None:
     time.sleep(600)
 
 
-def sleeps_for(_task: Task) -> None:
-    time.sleep(_task.seconds)
+def sleeps_for(task: Task) -> None:
+    time.sleep(task.seconds)
+
+
+def sleeps_for_then_exits(task: Task) -> None:
+    time.sleep(task.seconds)
+    os._exit(1)
 
 
 def waits_for_a_byte(_task: Task) -> None:
@@ -198,10 +203,8 @@ def deaf(_task: Task) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     while True:
-        try:
+        with contextlib.suppress(BaseException):
             time.sleep(600)
-        except BaseException:
-            pass
 
 
 # Raises.
@@ -392,9 +395,9 @@ def changes_and_raises(_task: Task) -> None:
     raise ValueError("on top of it")
 
 
-def works(_task: Task) -> None:
+def works(task: Task) -> None:
     """Be busy for some seconds of wall time."""
-    until = time.monotonic() + _task.seconds
+    until = time.monotonic() + task.seconds
     while time.monotonic() < until:
         pass
 
@@ -403,14 +406,14 @@ def swallows_memory(_task: Task) -> None:
     """Take ever more private memory, whatever MemoryError says."""
     kept = []
     while True:
-        try:
+        with contextlib.suppress(MemoryError):
             kept.append(bytearray(os.urandom(1024)) * 8192)
-        except MemoryError:
-            pass
 
 
 ACTS: dict[str, Callable[[Task], Any]] = {
-    name: act for name, act in list(vars().items()) if "_task" in getattr(act, "__annotations__", {})
+    name: act
+    for name, act in list(vars().items())
+    if {"task", "_task"} & set(getattr(act, "__annotations__", ()))
 }
 
 
