@@ -113,8 +113,10 @@ class Crew:
             else:
                 seat.alone = True
                 self._send(seat, [entry], special=True)
-        waits = self.books.queue.alone and not any(seat.alone and self.books.held(seat) for seat in seats)
-        return rest[1:] if waits else rest
+        if any(seat.alone and self.books.held(seat) for seat in seats):
+            return rest
+        spare = next((seat for seat in rest if self.books.queue.has_alone(seat.runner)), None)
+        return [seat for seat in rest if seat is not spare]
 
     def _send(self, seat: Seat, entries: list[Entry], *, special: bool) -> None:
         first = self.books.ledger.assign(seat.number, entries)

@@ -110,6 +110,10 @@ class ReadyQueue:
             del self._lanes[lane.door, lane.runner]
         return taken
 
+    def has_alone(self, runner: str) -> bool:
+        """Whether a shard that must run alone waits for a worker of class `runner`."""
+        return any(not entry.runner or entry.runner == runner for entry in self.alone)
+
     def take_alone(self, runner: str) -> Entry | None:
         """The next shard that must run alone, for a worker of class `runner`."""
         for position, entry in enumerate(self.alone):

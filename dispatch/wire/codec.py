@@ -148,11 +148,17 @@ class Codec:
 
         Raises FrameError if the body is no frame at all.
         """
+        frame: frames.FromRunner
+        fits = True
         try:
-            return [self._from_runner.decode(body)]
+            frame = self._from_runner.decode(body)
         except Exception:  # noqa: BLE001  (a value's __post_init__ or validator may raise anything)
-            frame: frames.FromRunner = _whole(self._from_runner_raw, body)
-            return self._one_by_one(frame) if isinstance(frame, frames.Results) else [frame]
+            frame, fits = _whole(self._from_runner_raw, body), False
+        if not isinstance(frame, frames.Results):
+            return [frame]
+        if not _is_even(frame):  # a shard without its value would be settled by nobody
+            raise FrameError("columns of different lengths")
+        return [frame] if fits else self._one_by_one(frame)
 
     def _one_by_one(self, results: frames.Results[Raw]) -> list[frames.FromRunner]:
         found: list[frames.FromRunner] = []
@@ -196,6 +202,12 @@ def _whole(decoder: msgspec.msgpack.Decoder[Any], body: bytes | bytearray) -> An
         return decoder.decode(body)
     except Exception as error:  # noqa: BLE001  (DecodeError, UnicodeDecodeError, RecursionError, MemoryError)
         raise FrameError(str(error)) from None
+
+
+def _is_even(results: frames.Results[Any]) -> bool:
+    number = len(results.values)
+    one_each = len(results.seqs) == len(results.started) == number
+    return len(results.ended) == number and (one_each if results.seqs else len(results.started) == 1)
 
 
 def _typed(decoder: msgspec.msgpack.Decoder[Any], raw: Raw | bytes, *, what: str, kind: Any) -> Any:

@@ -213,8 +213,11 @@ def test_a_lone_shard_is_for_its_class_or_for_all(runner: str | None) -> None:
     """A shard that must run alone goes to a worker that may run it; no name, or an empty one, means any."""
     queue = ReadyQueue()
     queue.put_back([entry(RUN, 0, runner="Other", alone=True), entry(RUN, 1, runner=runner, alone=True)])
+    assert queue.has_alone("R")
     assert queue.take_alone("R") is not None
+    assert not queue.has_alone("R")
     assert queue.take_alone("R") is None
+    assert queue.has_alone("Other")
     assert queue.take_alone("Other") is not None
 
 

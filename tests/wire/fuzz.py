@@ -166,6 +166,8 @@ def read(data: bytes | bytearray) -> list[str]:
         for frame in told if isinstance(told, list) else [told]:
             assert type(frame) in KINDS
             names.append(type(frame).__name__)
+            if isinstance(frame, frames.Results):
+                assert len(frame.ended) == len(frame.values)
     return names
 
 

@@ -321,6 +321,27 @@ def test_a_value_that_does_not_fit_fails_its_own_shard(seqs: list[int]) -> None:
     assert bad.fault.message == "Scorer: value does not fit Fussy: 'thirteen'"
 
 
+@pytest.mark.parametrize(
+    "results",
+    [
+        frames.Results(7, [], [1.0], [2.0], ["a", "b"]),
+        frames.Results(7, [], [1.0], [2.0, 3.0], ["a"]),
+        frames.Results(7, [], [], [2.0], ["a"]),
+        frames.Results(7, [], [1.0, 2.0], [2.0], ["a"]),
+        frames.Results(0, [7, 8], [1.0, 1.0], [2.0, 2.0], ["a"]),
+        frames.Results(0, [7], [1.0], [2.0, 2.0], ["a", "b"]),
+        frames.Results(0, [7, 8], [1.0], [2.0, 2.0], ["a", "b"]),
+        frames.Results(7, [], [1.0], [2.0], [{"bad": 1}, 2]),
+    ],
+    ids=range(8),
+)
+def test_values_without_their_times_are_garbage(results: frames.Results[Any]) -> None:
+    """Columns of different lengths would settle a shard for nobody: such a frame is none."""
+    for kind in (Any, int):
+        with pytest.raises(FrameError):
+            codec(Any, kind).from_runner(frames.encode(results)[4:])
+
+
 def test_good_values_are_one_frame() -> None:
     """The happy path is a single decode."""
     body = frames.encode(frames.Results(7, [], [1.0], [2.0, 3.0], [{"x": 1}, {"x": 2}]))[4:]
