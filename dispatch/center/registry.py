@@ -67,8 +67,13 @@ def find(name: str) -> Any:
             )
         place = found.value
     module, _, qualname = place.partition(":")
-    center: Any = importlib.import_module(module)
-    for part in qualname.split("."):
-        center = getattr(center, part)
+    try:
+        center: Any = importlib.import_module(module)
+        for part in qualname.split("."):
+            center = getattr(center, part)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            "runner_type", name, f"it stands for {place}, which failed to load: {error}"
+        ) from error
     _classes[name] = center
     return center
