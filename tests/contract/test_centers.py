@@ -24,6 +24,14 @@ from tests.contract.centers import InProcesses, InThreads
 
 ids = {"ids": lambda item: item.__name__}
 all_promises = pytest.mark.parametrize("promise", CENTER_PROMISES, **ids)
+BY_THE_LANE = {
+    "each_shard_has_one_outcome",
+    "faults_cost_themselves_only",
+    "doors_are_apart",
+    "leaving_early_leaves_nothing",
+    "closing_finishes_what_was_accepted",
+    "draining_starts_nothing_new",
+}
 our_centers = pytest.mark.parametrize("center", [LocalDispatchCenter, DataParallelDispatchCenter], **ids)
 
 
@@ -36,12 +44,18 @@ async def test_a_centre_keeps_its_promise(center, promise) -> None:
     await check_center(center, promises=[promise])
 
 
-@pytest.mark.asyncio(loop_factories=["uvloop"])
+@pytest.mark.asyncio
 @all_promises
-@our_centers
-async def test_a_centre_of_async_runners_keeps_its_promise(center, promise) -> None:
-    """Every centre of ours keeps every promise of a centre with an async runner, several shards at once."""
-    await check_center(center, runner=AsyncScriptedRunner, promises=[promise])
+async def test_a_centre_of_async_runners_keeps_its_promise(promise) -> None:
+    """The same with an async runner, several shards at once."""
+    await check_center(LocalDispatchCenter, runner=AsyncScriptedRunner, promises=[promise])
+
+
+@pytest.mark.asyncio(loop_factories=["uvloop"])
+@pytest.mark.parametrize("promise", [each for each in CENTER_PROMISES if each.__name__ in BY_THE_LANE], **ids)
+async def test_async_runners_in_processes_keep_what_the_lane_must(promise) -> None:
+    """The same in processes: what an async lane does otherwise than a sync one."""
+    await check_center(DataParallelDispatchCenter, runner=AsyncScriptedRunner, promises=[promise])
 
 
 @pytest.mark.asyncio

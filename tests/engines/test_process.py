@@ -16,7 +16,7 @@ from anyio import to_process
 
 from dispatch.engines import pool, process
 from dispatch.engines.process import ProcessEngine
-from dispatch.testing import Daemon, Identify, Succeed, Touch, WaitFor, leaves_nothing, play, until
+from dispatch.testing import Identify, Succeed, Touch, WaitFor, leaves_nothing, play, until
 from dispatch.testing.stage import on_stage
 from dispatch.testing.traces import is_alive, processes
 from dispatch.wire import frames
@@ -41,7 +41,7 @@ STRANGERS = {
     "half a token": lambda engine: hello(engine, token=engine._token[:8]),
     "a nanny without a token": lambda engine: hello(engine, token=b"n" * 16, role="nanny"),
     "another worker": lambda engine: hello(engine, worker=99),
-    "a second runner": lambda engine: hello(engine),
+    "a second runner": hello,
     "garbage": lambda engine: length(64) + os.urandom(64),
     "another frame": lambda engine: frames.encode(frames.Ready(1, 1, several=False)),
     "an oversized length": lambda engine: length(1 << 31) + b"x",
@@ -51,19 +51,20 @@ STRANGERS = {
 
 
 @pytest.mark.both_loops
-@pytest.mark.parametrize("who", STRANGERS)
-async def test_a_stranger_is_dropped(who) -> None:
+async def test_strangers_are_dropped() -> None:
     """A peer that does not prove itself is disconnected at once, and the workers do not notice."""
     async with on_stage(ProcessEngine) as stage:
         stage.start()
         await stage.ready()
         first = stage.give(play(Touch(stage.path("began")), WaitFor(stage.gate), Succeed("undisturbed")))
         await stage.see_file("began")
-        with socket.socket(socket.AF_UNIX) as stranger:
-            stranger.setblocking(False)
-            stranger.connect(stage.engine._address)
-            stranger.send(STRANGERS[who](stage.engine))
-            await stage.see(lambda: _is_closed(stranger), "the stranger was not dropped")
+        for who, says in STRANGERS.items():
+            with socket.socket(socket.AF_UNIX) as stranger:
+                stranger.setblocking(False)
+                stranger.connect(stage.engine._address)
+                stranger.send(says(stage.engine))
+                await stage.see(lambda: _is_closed(stranger), f"{who} was not dropped")
+        assert not stage.engine._strangers
         stage.open_gate()
         await stage.see(stage.host.done, "the worker was disturbed")
         assert stage.host.done() == [(first, "undisturbed")]
@@ -212,7 +213,7 @@ async def test_a_killed_parent_leaves_nothing(tmp_path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     async with leaves_nothing():
         environment |= {name: os.environ[name] for name in os.environ if name.startswith("DISPATCH_")}
-        parent = subprocess.Popen(  # noqa: ASYNC220  (it is killed, not awaited)
+        parent = subprocess.Popen(
             [sys.executable, script, *daemons], env={**environment, "PYTHONPATH": str(ROOT)}
         )
         assert await until(lambda: all(path.exists() for path in daemons))

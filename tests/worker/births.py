@@ -40,7 +40,9 @@ def birth(_payload: Any) -> dict[str, Any]:
         "session": os.getsid(0),
         "fds": fds,
         "oom": int(_read("/proc/self/oom_score_adj")),
-        "handlers": [getattr(signal.getsignal(number), attribute, None) for number, attribute in numbers.items()],
+        "handlers": [
+            getattr(signal.getsignal(number), attribute, None) for number, attribute in numbers.items()
+        ],
         "threads": (threading.active_count(), thread_count()),
         "argv": sys.argv,
         "path": sys.path,

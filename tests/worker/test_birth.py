@@ -104,7 +104,9 @@ def test_a_worker_of_sync_shards_is_lean(run, extra) -> None:
     """A worker of a bare sync function loads no event loop, no database and no terminal."""
     facts, _ = run("birth", extra=extra)
     assert HEAVY & {name.partition(".")[0] for name in facts["modules"]} == set()
-    assert [name for name in facts["modules"] if name.startswith(("dispatch.engines", "dispatch.record"))] == []
+    assert [
+        name for name in facts["modules"] if name.startswith(("dispatch.engines", "dispatch.record"))
+    ] == []
 
 
 def test_only_an_async_worker_loads_an_event_loop(run) -> None:

@@ -93,17 +93,19 @@ HOSTILE = {  # made in the test: pytest looks at what it is given, and these do 
     "bad name": lambda: BadName("x"),
     "liar": lambda: Liar("x"),
     "bad notes": lambda: BadNotes("x"),
-    "bad after": lambda: BadAfter(),
+    "bad after": BadAfter,
     "endless": lambda: Endless("x"),
     "bad repr": lambda: Exception(BadRepr()),
     "lock": lambda: Exception(threading.Lock()),
     "no text": lambda: Exception("\ud800 is no text"),
     "long": lambda: Exception("x" * 10_000_000),
     "many": lambda: Exception(*range(100_000)),
-    "group": lambda: ExceptionGroup("g", [ValueError("x" * 10**6), BadStr(), ExceptionGroup("z", [KeyError(1)])]),
+    "group": lambda: ExceptionGroup(
+        "g", [ValueError("x" * 10**6), BadStr(), ExceptionGroup("z", [KeyError(1)])]
+    ),
     "base group": lambda: BaseExceptionGroup("several", [KeyboardInterrupt()]),
-    "interrupt": lambda: KeyboardInterrupt(),
-    "generator exit": lambda: GeneratorExit(),
+    "interrupt": KeyboardInterrupt,
+    "generator exit": GeneratorExit,
 }
 
 
@@ -144,7 +146,9 @@ def test_a_constructor_is_not_called_again() -> None:
     assert str(made) == "7: seven"
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), ExceptionGroup("g", [OSError()])])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), ExceptionGroup("g", [OSError()])]
+)
 def test_what_could_end_the_host_does_not_come_back(error) -> None:
     """What is no plain Exception is a RemoteError on the other side, and so is everything where that is asked for."""
     assert type(Failed(fault=fault_of(raised(error))).error()) is RemoteError
@@ -208,7 +212,16 @@ def test_a_failed_start_is_final() -> None:
 
 def ended(**facts) -> Ended:
     """An end, of which a test says what matters."""
-    plain = {"life": 1, "pid": 412, "why": "", "signal": None, "exit_code": None, "seq": 1, "started": 10.0, "at": 12.5}
+    plain = {
+        "life": 1,
+        "pid": 412,
+        "why": "",
+        "signal": None,
+        "exit_code": None,
+        "seq": 1,
+        "started": 10.0,
+        "at": 12.5,
+    }
     return Ended(**{**plain, "stack": "", "output": "", **facts})
 
 

@@ -5,13 +5,16 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 
 from dispatch.worker import kernel
 from tests.worker.forks import fork, in_a_fork
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no subreaper and no /proc")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere there is no subreaper and no /proc"
+)
 
 
 def spawn(work) -> int:
@@ -106,7 +109,7 @@ def test_a_family_that_grows_is_killed() -> None:
             while generations:
                 time.sleep(0.002)
                 generations -= 1
-                spawn(lambda: breed(generations // 2))
+                spawn(partial(breed, generations // 2))
 
         leader = spawn(breed)
         told(reader, 4)

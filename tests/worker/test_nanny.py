@@ -48,7 +48,9 @@ async def test_a_deadline_is_the_shards_own() -> None:
         stage.start()
         await stage.ready()
         first = stage.give(*[play(Sleep(0.3), Succeed(n)) for n in range(3)], play(Hang()), timeout=0.5)
-        await stage.see(lambda: stage.host.all(frames.Back) or stage.host.all(frames.Ended), "nothing came back")
+        await stage.see(
+            lambda: stage.host.all(frames.Back) or stage.host.all(frames.Ended), "nothing came back"
+        )
         back = {seq for frame in stage.host.all(frames.Back) for seq in frame.seqs}
         if first + 3 in back:  # a frame that takes long gives back what it has not started
             stage.give(play(Hang()), timeout=0.5)
@@ -82,7 +84,9 @@ async def test_a_pulse_tells_what_runs() -> None:
         stage.open_gate()
         await stage.see(stage.host.done, "the shard did not end")
         number = len(pulses)
-        await stage.see(lambda: any(told.said.seq == 0 for told in pulses[number:]), "no pulse told of idling")
+        await stage.see(
+            lambda: any(told.said.seq == 0 for told in pulses[number:]), "no pulse told of idling"
+        )
     running = next(told.said for told in pulses if told.said.seq == first)
     assert running.since > 0
     assert running.rss > 1024 * 1024
@@ -92,7 +96,9 @@ async def test_memory_over_its_limit_ends_a_worker() -> None:
     """A runner process whose private memory passes the limit is killed, and that is told as the reason."""
     async with on_stage(ProcessEngine) as stage:
         lease = Lease(runner=reference(Greedy), memory_limit=150 * 1024 * 1024)
-        stage.engine.launch(Start(number=0, lease=lease, targets=(Greedy, None), env={}, startup_timeout=30.0))
+        stage.engine.launch(
+            Start(number=0, lease=lease, targets=(Greedy, None), env={}, startup_timeout=30.0)
+        )
         await stage.ready()
         first = stage.give(play(Succeed()))
         ended = await stage.see_end()

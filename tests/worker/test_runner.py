@@ -63,14 +63,18 @@ class Generically(Runner, Generic[T]):
 
 class Outer:
     class Inner(Runner):
+        """A runner within a class."""
+
         def do_run(self, shard: Shard) -> None: ...
 
 
 def double(number: int) -> float:
+    """Twice the number."""
     return 2.0 * number
 
 
 async def scaled(number: int, table: dict[str, int], extra: str = "") -> list[int]:
+    """The number times the shared factor."""
     return [number * table["factor"]]
 
 
@@ -151,16 +155,20 @@ class AsksTheHidden(Runner[Hidden]):
     def do_run(self, shard): ...
 
 
-def unresolvable(payload: "OnlyForTypeCheckers") -> None: ...
+def unresolvable(payload: "OnlyForTypeCheckers") -> None:
+    """See the test."""
 
 
-def three(one, two, three): ...
+def three(one, two, three):
+    """See the test."""
 
 
-def keyword_only(payload, *, model): ...
+def keyword_only(payload, *, model):
+    """See the test."""
 
 
-def nothing(): ...
+def nothing():
+    """See the test."""
 
 
 @pytest.mark.parametrize(
@@ -172,7 +180,10 @@ def nothing(): ...
         (Nobody, "concurrency is 0; it must be a whole number from 1"),
         (Wordy, "concurrency is '4'"),
         (SyncCrowd, "concurrency is 2, but do_run is not async; write async def do_run"),
-        (Unresolvable, "Unresolvable: its annotations cannot be resolved: .*OnlyForTypeCheckers.*outside TYPE_CHECKING"),
+        (
+            Unresolvable,
+            "Unresolvable: its annotations cannot be resolved: .*OnlyForTypeCheckers.*outside TYPE_CHECKING",
+        ),
         (AsksTheHidden, "AsksTheHidden's secret: its annotations cannot be resolved"),
         (unresolvable, "unresolvable: its annotations cannot be resolved"),
         (three, "three: it has 3 required parameters; take one parameter"),
@@ -195,13 +206,15 @@ def test_a_reference_leads_back(target) -> None:
     assert load(name) is target
 
 
-def shadowed() -> None: ...
+def shadowed() -> None:
+    """See the test."""
 
 
 first_shadowed = shadowed
 
 
-def shadowed(payload) -> None: ...  # noqa: F811  (that is the point)
+def shadowed(payload) -> None:
+    """See the test."""
 
 
 class Defined:
