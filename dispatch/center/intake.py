@@ -82,10 +82,9 @@ class Intake:
         shard: Shard[Any] = payload if is_shard(payload) else Shard(payload, timeout=timeout)
         self._check(shard)
         codec = self._codecs[shard.runner] if shard.runner else self._default
-        entry = Entry(
-            self.read, b"\xc0", self._origins[codec.name], now, shard.id, shard.timeout, shard.runner
-        )
-        entry.special = bool(shard.id) or shard.timeout is not None
+        limit = shard.timeout if timeout is None else timeout
+        entry = Entry(self.read, b"\xc0", self._origins[codec.name], now, shard.id, limit, shard.runner)
+        entry.special = bool(shard.id) or limit is not None
         self.read += 1
         try:
             data = codec.encode(shard.payload)
