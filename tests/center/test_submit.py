@@ -77,9 +77,11 @@ async def test_a_timeout_that_makes_no_sense_is_refused(center: Any, timeout: fl
 
 @on_both_loops
 async def test_a_shard_may_be_submitted(center: Any) -> None:
-    """Its id, timeout and runner count; an id is unique among what is submitted at one time."""
+    """Its id, timeout and runner count; a timeout of the submit itself counts more."""
     seen = await center.submit(Shard(Job("seen"), id="mine", timeout=30))
     assert (seen["id"], seen["timeout"]) == ("mine", 30)
+    seen = await center.submit(Shard(Job("seen"), id="mine", timeout=30), timeout=20)
+    assert (seen["id"], seen["timeout"]) == ("mine", 20)
     with pytest.raises(ConfigError, match="this centre's init_runners gives: Actor"):
         await center.submit(Shard(Job(), runner="Other"))
 
