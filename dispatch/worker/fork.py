@@ -68,6 +68,7 @@ class _Child(Struct):
     deadline: float
     memory: int  # private bytes of the warm process at the fork, which the child shares
     result: frames.Answer | None = None
+    asked: dict[int, int] = {}  # questions that the centre has not answered: our number, and the child's
 
 
 class ForkLane(SyncLane):
@@ -143,7 +144,12 @@ class ForkLane(SyncLane):
         poll.register(child.pidfd, select.POLLIN)
         while True:
             patience = min(TICK, max(0.0, child.deadline - monotonic()))
+            if child.asked:
+                poll.register(self._line, select.POLLIN)
             ready = dict(poll.poll(patience * 1000))
+            if self._line.fileno() in ready:
+                self._pass_answers(child)
+                poll.unregister(self._line)  # what else comes can wait until the shard is over
             self._relay(child)
             if child.pidfd in ready:
                 _pid, status = os.waitpid(child.pid, 0)
@@ -199,16 +205,27 @@ class ForkLane(SyncLane):
             except FrameError:
                 continue
             if isinstance(said, frames.Call):
-                child.box.send(self._pass_on(said))
+                question = self._calls.renumber(said)
+                child.asked[question.call] = said.call
+                self._line.send(question)
             elif isinstance(said, frames.Progress):
                 self._progress(said.done, said.total)
             elif child.result is None:
                 child.result = said
 
-    def _pass_on(self, call: frames.Call) -> frames.Answer:
-        """Ask the centre for the child, under a number of our own."""
-        answer = self._exchange(self._calls.renumber(call))
-        return msgspec.structs.replace(answer, call=call.call)
+    def _pass_answers(self, child: _Child) -> None:
+        """Give the child what the centre has answered; nobody waits for it, because a deadline may pass meanwhile."""
+        bodies = self._line.received()
+        if bodies is None:
+            raise SystemExit("the centre is gone")
+        for body in bodies:
+            frame = self._codec.work(body)
+            if isinstance(frame, frames.Answer) and frame.call in child.asked:
+                answer = msgspec.structs.replace(frame, call=child.asked.pop(frame.call))
+                with suppress(OSError):  # the child has closed its end
+                    child.box.send(answer)
+            else:
+                self._backlog.append((frame, body))
 
     def _tell(self, child: _Child, fault: Fault | None, ended: float) -> None:
         output = self._printed(child.seq) if self._capture is not None and self._capture.size() else ""
