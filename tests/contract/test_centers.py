@@ -1,5 +1,6 @@
 """One suite over every centre: what the doors promise. Each promise is a function of dispatch.testing."""
 
+import msgspec
 import pytest
 
 from dispatch import (
@@ -32,6 +33,13 @@ BY_THE_LANE = {
     "closing_finishes_what_was_accepted",
     "draining_starts_nothing_new",
 }
+IN_FORKS = {
+    "each_shard_has_one_outcome",
+    "faults_cost_themselves_only",
+    "runners_steer_their_retries",
+    "leaving_early_leaves_nothing",
+    "draining_starts_nothing_new",
+}
 our_centers = pytest.mark.parametrize("center", [LocalDispatchCenter, DataParallelDispatchCenter], **ids)
 
 
@@ -56,6 +64,19 @@ async def test_a_centre_of_async_runners_keeps_its_promise(promise) -> None:
 async def test_async_runners_in_processes_keep_what_the_lane_must(promise) -> None:
     """The same in processes: what an async lane does otherwise than a sync one."""
     await check_center(DataParallelDispatchCenter, runner=AsyncScriptedRunner, promises=[promise])
+
+
+def forking(runner, shards, config):
+    """A centre that runs each shard in a fork."""
+    policy = msgspec.structs.replace(config.policy, isolation="fork")
+    return DataParallelDispatchCenter(runner, shards, config=msgspec.structs.replace(config, policy=policy))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("promise", [each for each in CENTER_PROMISES if each.__name__ in IN_FORKS], **ids)
+async def test_a_fork_for_each_shard_breaks_no_promise(promise) -> None:
+    """The same under isolation="fork", but for what it says itself: other exceptions, other processes."""
+    await check_center(forking, promises=[promise])
 
 
 @pytest.mark.asyncio
