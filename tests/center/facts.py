@@ -22,6 +22,11 @@ def on_both_loops(test: Any) -> Any:
     return pytest.mark.asyncio(loop_scope="module")(pytest.mark.both_loops(test))
 
 
+def on_one_loop(test: Any) -> Any:
+    """The same on asyncio's own loop only: for what no event loop has a say in."""
+    return pytest.mark.asyncio(loop_scope="module")(test)
+
+
 async def until(fact: Callable[[], Any], within: float = PATIENCE) -> Any:
     """What `fact()` says as soon as it is true; TimeoutError if it never is."""
     with anyio.fail_after(within):

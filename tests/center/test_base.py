@@ -22,7 +22,7 @@ from dispatch import (
     Runner,
     Shard,
 )
-from tests.center.facts import Gate, descendants, on_both_loops, until
+from tests.center.facts import Gate, descendants, on_both_loops, on_one_loop, until
 from tests.center.runners import Actor, Job, Lower, Marked, Upper, double, lines
 
 ONE = DispatchConfig(data_parallel=1)
@@ -65,7 +65,7 @@ async def test_a_centre_may_be_written_from_the_abstract_one() -> None:
     assert [each.counts for each in center.reports] == [{"done": 20}]
 
 
-@on_both_loops
+@on_one_loop
 async def test_shards_that_name_no_runner_go_to_any() -> None:
     """Without a name a shard runs wherever there is room."""
     report = await TwoKinds().run(["Word"] * 50)
@@ -220,7 +220,7 @@ async def test_events_tell_what_happens(gate: Gate) -> None:
     assert isinstance(told[4].outcomes[0], Failed)
 
 
-@on_both_loops
+@on_one_loop
 async def test_a_snapshot_tells_what_each_worker_does(gate: Gate) -> None:
     """The running shard, for how long, in which process and memory; what waits; what is done."""
     async with DataParallelDispatchCenter(Actor, config=ONE) as center:
@@ -254,7 +254,7 @@ def mirror(point: Point) -> Point:
     return Point(x=point.y, y=abs(point.x))
 
 
-@on_both_loops
+@on_one_loop
 async def test_pydantic_models_travel() -> None:
     """Payloads and values may be pydantic models, validated on arrival."""
     async with DataParallelDispatchCenter(mirror, config=ONE) as center:

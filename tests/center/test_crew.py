@@ -22,7 +22,7 @@ from dispatch import (
     StartupFailed,
     WorkerEnded,
 )
-from tests.center.facts import Gate, NewGate, descendants, is_alive, on_both_loops, until
+from tests.center.facts import Gate, NewGate, descendants, is_alive, on_both_loops, on_one_loop, until
 from tests.center.runners import Actor, AsyncActor, Broken, Job, Upper, double, lines, mark
 
 ONE = DispatchConfig(data_parallel=1)
@@ -59,7 +59,7 @@ async def test_a_dead_worker_is_replaced_and_told(center: Any, gate: Gate) -> No
     assert not {worker.pid for worker in center.snapshot().workers} & {*dead}
 
 
-@on_both_loops
+@on_one_loop
 async def test_a_death_among_tasks_charges_only_who_dies_alone(tmp_path: Path, new_gate: NewGate) -> None:
     """When a worker dies with several tasks running nobody is charged: each runs again alone."""
     neighbours = [new_gate() for _ in range(3)]
@@ -112,7 +112,7 @@ class Ghost(Runner):
 """
 
 
-@on_both_loops
+@on_one_loop
 async def test_a_module_that_fails_in_the_worker_is_told(tmp_path: Path, monkeypatch: Any) -> None:
     """What its import raised there, with its line; for a module that only the parent has, that it is missing."""
     (tmp_path / "ghost_of_a_module.py").write_text(GHOST)
@@ -144,7 +144,7 @@ class Slow(Runner):
         return shard.payload
 
 
-@on_both_loops
+@on_one_loop
 async def test_a_setup_that_never_ends_is_ended() -> None:
     """After `startup_timeout` the worker is killed, and the error shows where it hung."""
     before = descendants()
@@ -172,7 +172,7 @@ class OnlyOnce(Runner):
         return work(shard.payload)
 
 
-@on_both_loops
+@on_one_loop
 async def test_shards_fail_when_no_worker_is_left(tmp_path: Path) -> None:
     """What waits when the last worker cannot come up again fails with the reason; what was done stays done."""
     config = DispatchConfig(data_parallel=1)
@@ -208,7 +208,7 @@ class Mixed(DispatchCenter[Any, Any]):
         return param
 
 
-@on_both_loops
+@on_one_loop
 async def test_shards_of_a_class_that_cannot_come_up_fail() -> None:
     """They do not wait for ever beside another class that works, early ones or late ones."""
     shards = [Shard("a"), Shard(1, runner="Broken"), Shard("b", runner="Upper"), Shard(2, runner="Broken")]
@@ -235,7 +235,7 @@ async def test_output_reaches_the_log_with_shard_and_worker(center: Any, caplog:
     assert record.dispatch_worker in {worker.pid for worker in center.snapshot().workers}
 
 
-@on_both_loops
+@on_one_loop
 async def test_a_worker_is_replaced_after_its_share(tmp_path: Path) -> None:
     """With `recycle_after=20` another process takes over once it is ready, and nobody is charged for that."""
     config = DispatchConfig(data_parallel=1, policy=Policy(recycle_after=20))
@@ -249,7 +249,7 @@ async def test_a_worker_is_replaced_after_its_share(tmp_path: Path) -> None:
     assert pids.count(pids[0]) >= 20
 
 
-@on_both_loops
+@on_one_loop
 async def test_random_numbers_belong_to_the_shard() -> None:
     """`shard.rng` follows from seed and id, else from seed and content; not from worker, order or attempt."""
 

@@ -11,11 +11,11 @@ from anyio import to_process
 from dispatch import DataParallelDispatchCenter, DispatchConfig
 from dispatch.center import data_parallel
 from dispatch.center.data_parallel import usable_cpus
-from tests.center.facts import Gate, descendants, is_alive, on_both_loops, until
+from tests.center.facts import Gate, descendants, is_alive, on_both_loops, on_one_loop, until
 from tests.center.runners import Actor, Job, double, work
 
 
-@on_both_loops
+@on_one_loop
 async def test_each_worker_is_a_process_of_its_own() -> None:
     """`data_parallel=3` runs three shards at once, in three processes that are not this one."""
     async with DataParallelDispatchCenter(Actor, config=DispatchConfig(data_parallel=3)) as center:
@@ -58,7 +58,7 @@ def test_usable_cpus_of_this_process() -> None:
     assert 1 <= usable_cpus() <= (os.cpu_count() or 1)
 
 
-@on_both_loops
+@on_one_loop
 async def test_workers_have_the_environment_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     """`env` is theirs alone; BLAS has one thread unless the user says otherwise."""
     monkeypatch.setenv("MKL_NUM_THREADS", "4")

@@ -19,7 +19,7 @@ from dispatch import (
     RunnerError,
     Shard,
 )
-from tests.center.facts import descendants, on_both_loops
+from tests.center.facts import descendants, on_both_loops, on_one_loop
 from tests.center.runners import Actor, Job, add_shared, double, lines
 
 
@@ -46,7 +46,7 @@ async def test_every_outcome_is_cancelled_and_the_plan_is_full(tmp_path: Path) -
     assert descendants() <= before
 
 
-@on_both_loops
+@on_one_loop
 async def test_the_plan_tells_what_would_fail() -> None:
     """Payloads that do not encode or fit, ids that are not unique, fields that make no sense; each by its shard."""
     shards = [
@@ -72,7 +72,7 @@ async def test_the_plan_tells_what_would_fail() -> None:
     assert "over max_value_bytes=1000" in told["6"]
 
 
-@on_both_loops
+@on_one_loop
 async def test_with_a_work_dir_the_plan_is_a_file(tmp_path: Path) -> None:
     """plan.json, whole or not at all, with the shared param's size."""
     config = DispatchConfig(data_parallel=2, work_dir=str(tmp_path / "work"))

@@ -18,7 +18,7 @@ from dispatch import (
     Undeliverable,
     WorkerDied,
 )
-from tests.center.facts import Gate, descendants, on_both_loops
+from tests.center.facts import Gate, descendants, on_both_loops, on_one_loop
 from tests.center.runners import Job, Upper, add_shared, double, double_later, endless, work
 
 ONE = DispatchConfig(data_parallel=1)
@@ -33,7 +33,7 @@ async def test_map_gives_values_in_input_order(fn: Any, config: DispatchConfig) 
     assert await dispatch.map(fn, iter(range(100)), config=config) == [2 * n for n in range(100)]
 
 
-@on_both_loops
+@on_one_loop
 async def test_map_takes_a_shared_param_and_a_runner() -> None:
     """A function of two gets the shared param; a Runner class stands where a function does."""
     assert await dispatch.map(add_shared, [1, 2], shared_param=10, config=ONE) == [11, 12]
@@ -59,14 +59,14 @@ async def test_map_raises_a_group_of_all_failures() -> None:
     assert "raise ValueError(message)" in str(caught.value.exceptions[0].__cause__)
 
 
-@on_both_loops
+@on_one_loop
 async def test_map_gives_outcomes_if_asked() -> None:
     """`return_outcomes=True` raises nothing that a shard did."""
     outcomes = await dispatch.map(work, [Job(arg=1), Job("raise", "two")], config=ONE, return_outcomes=True)
     assert [type(outcome) for outcome in outcomes] == [Done, Failed]
 
 
-@on_both_loops
+@on_one_loop
 async def test_what_map_stops_is_an_error_too(gate: Gate) -> None:
     """Shards that `max_failures` cancelled are in the group: no value is missing in silence."""
     config = DispatchConfig(data_parallel=1, policy=Policy(max_failures=1))
@@ -77,7 +77,7 @@ async def test_what_map_stops_is_an_error_too(gate: Gate) -> None:
     assert [type(error) for error in rest] == [ShardCancelled] * 3
 
 
-@on_both_loops
+@on_one_loop
 async def test_under_fork_nothing_is_rebuilt() -> None:
     """`isolation="fork"`: what a misbehaving shard raised comes back as RemoteError."""
     config = DispatchConfig(data_parallel=1, policy=Policy(isolation="fork"))
@@ -99,7 +99,7 @@ async def test_stream_of_a_function() -> None:
     assert descendants() <= before
 
 
-@on_both_loops
+@on_one_loop
 async def test_shards_may_say_more_than_a_payload() -> None:
     """`Shard(payload, id=...)` in the place of a payload."""
     outcomes = await dispatch.map(double, [Shard(4, id="four")], config=ONE, return_outcomes=True)

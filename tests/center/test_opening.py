@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from dispatch import (
     remote,
 )
 from dispatch.center import opening
-from tests.center.facts import NewGate, descendants, ended, on_both_loops, open_files, until
-from tests.center.runners import Actor, Asker, AsyncAsker, Job, add_shared, double, lines, mark
+from tests.center.facts import NewGate, descendants, ended, on_both_loops, on_one_loop
+from tests.center.runners import Actor, Asker, AsyncAsker, Job, add_shared
 
 ONE = DispatchConfig(data_parallel=1)
 TWO = DispatchConfig(data_parallel=2)
@@ -32,76 +31,29 @@ TWO = DispatchConfig(data_parallel=2)
 # What is shared.
 
 
-class Table(msgspec.Struct):
-    """A shared param that leaves a mark each time it is decoded; only then does it know the file."""
+class Late(DataParallelDispatchCenter[int, int]):
+    """Fetches its shared param first."""
 
-    log: str
-    rows: dict[str, int]
+    runner = add_shared
+    asked = 0
 
-    def __post_init__(self) -> None:
-        """One decode, in this process."""
-        if self.rows:
-            mark(self.log, f"decoded {os.getpid()}")
-
-
-class Model:
-    """A shared param as pydantic makes them: encoded by `model_dump`, decoded by `model_validate`."""
-
-    def __init__(self, log: str) -> None:
-        self.log = log
-
-    def model_dump(self, **_: Any) -> dict[str, str]:
-        """One encode."""
-        mark(self.log, "encoded")
-        return {"log": self.log}
-
-    @classmethod
-    def model_validate(cls, plain: dict[str, str]) -> "Model":
-        """One decode."""
-        mark(plain["log"], f"decoded {os.getpid()}")
-        return cls(plain["log"])
-
-
-class Lookup(Runner):
-    """Reads the shared param for every shard."""
-
-    shared_param: Model
-
-    def do_run(self, shard: Shard[int]) -> int:
-        """Which process has it."""
-        assert isinstance(self.shared_param, Model)
-        return os.getpid()
-
-
-class LookupCenter(DataParallelDispatchCenter[int, int]):
-    """Shares a model."""
-
-    runner = Lookup
-
-    def __init__(self, log: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._log = log
-
-    async def get_shared_param(self) -> Model:
+    async def get_shared_param(self) -> int:
         """May be async."""
         await asyncio.sleep(0)
-        mark(self._log, "asked")
-        return Model(self._log)
+        self.asked += 1
+        return 100
 
 
-@on_both_loops
-async def test_a_shared_param_is_encoded_once_and_decoded_once_per_worker(tmp_path: Path) -> None:
-    """Over 10,000 shards and 2 workers: asked once, encoded once, decoded twice; for each opening."""
-    log = str(tmp_path / "log")
-    center = LookupCenter(log, shards=range(5_000), config=TWO)
+@on_one_loop
+async def test_a_shared_param_is_asked_for_once_per_opening() -> None:
+    """`get_shared_param` may be async, and is called when the centre opens (test_shared_param.py counts the rest)."""
+    center = Late(config=ONE)
     async with center:
-        await until(lambda: all(worker.state == "ready" for worker in center.snapshot().workers))
-        pids = {*(await center.run()).values(), *(await center.run()).values()}
-        pids |= {worker.pid for worker in center.snapshot().workers}
-    assert len(pids) == 2
-    assert Counter(lines(log)) == {"asked": 1, "encoded": 1, **{f"decoded {pid}": 1 for pid in pids}}
-    await center.run(range(10))
-    assert lines(log).count("asked") == lines(log).count("encoded") == 2
+        assert (await center.run([1, 2])).values() == [101, 102]
+        assert await center.submit(3) == 103
+    assert center.asked == 1
+    await center.run([1])
+    assert center.asked == 2
 
 
 class Big(msgspec.Struct):
@@ -148,23 +100,6 @@ async def test_views_of_a_shared_param_cost_no_copy() -> None:
     assert private < 40_000_000
 
 
-@on_both_loops
-async def test_without_a_shared_param_there_is_no_file(tmp_path: Path) -> None:
-    """An open centre that shares nothing holds sockets and pipes only; one that shares holds one file, until closed."""
-
-    def files() -> list[str]:
-        return [name for name in open_files() if name.startswith("/dev/shm") or "/tmp/" in name]
-
-    before = files()
-    async with DataParallelDispatchCenter(double, config=ONE):
-        assert files() == before
-    async with DataParallelDispatchCenter(add_shared, shared_param=7, config=ONE) as center:
-        [own] = set(files()) - set(before)
-        assert own.endswith("(deleted)")  # nameless from the start: nothing to remove after a kill
-        assert await center.submit(1) == 8
-    assert files() == before
-
-
 class Restored(Runner):
     """Gets what the centre made of the shared param."""
 
@@ -190,14 +125,14 @@ class Restoring(DataParallelDispatchCenter[int, Any]):
         return param["secret"] + os.getpid()
 
 
-@on_both_loops
+@on_one_loop
 async def test_what_is_restored_becomes_the_runners_param() -> None:
     """`restore_shared_param` runs in each worker, and what it returns is `runner.shared_param`."""
     for value, pid in (await Restoring(shards=range(20), config=TWO).run()).values():
         assert value == 41 + pid != 41 + os.getpid()
 
 
-@on_both_loops
+@on_one_loop
 async def test_a_shared_param_that_cannot_be_encoded_is_told() -> None:
     """With its type and the path to it, before anything is started."""
     before = descendants()
@@ -249,7 +184,7 @@ async def test_runners_ask_their_centre(runner: Any) -> None:
                 outcome.unwrap()
 
 
-@on_both_loops
+@on_one_loop
 async def test_an_answer_to_nobody_harms_nobody() -> None:
     """An unknown method is told with the known ones; the next question is answered."""
     async with Adding(AsyncAsker, config=ONE) as center:
@@ -300,7 +235,7 @@ async def test_post_process_gets_every_run_interrupted_ones_included(new_gate: N
     assert {type(outcome) for outcome in cancelled} == {Cancelled}
 
 
-@on_both_loops
+@on_one_loop
 async def test_post_process_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only one that keeps somebody from leaving is bounded (`grace` and a little)."""
     monkeypatch.setattr(opening, "STOPPED_WITHIN", 0.001)
@@ -322,7 +257,7 @@ class Wrong(Told):
         raise ArithmeticError(report.total)
 
 
-@on_both_loops
+@on_one_loop
 async def test_what_post_process_raises_is_raised() -> None:
     """A bug in it is not lost, and the centre serves on."""
     async with Wrong(config=ONE) as center:
