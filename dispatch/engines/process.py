@@ -273,6 +273,7 @@ class ProcessEngine(Engine):
                 raise
             fault = _startup_fault(error)
         except Exception as error:  # noqa: BLE001  (what the nanny raised before it took over, unpickled by anyio)
+            await bury(error)
             fault = _startup_fault(error)
         self._call_ended(worker, fault)
 

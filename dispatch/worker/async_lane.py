@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from heapq import heappop, heappush
 from time import monotonic
 from types import FrameType
@@ -115,6 +115,7 @@ class AsyncLane:
             sys.stdout = _Tagged(sys.stdout)
             sys.stderr = _Tagged(sys.stderr)
         await _settled(self._runner.setup())
+        self._context = copy_context()
         self._slot.serving = True
         self._slot.leave()
         self._channel.send(frames.Ready(os.getpid(), self._concurrency, several=True))
@@ -159,7 +160,9 @@ class AsyncLane:
             self._running[seq] = running
             if timeout is not None:
                 heappush(self._deadlines, (running.started + timeout + self._cancel_grace, seq))
-            running.task = asyncio.get_running_loop().create_task(self._run(running))
+            # Not the context of this call: it may be that of a shard which has just ended.
+            task = asyncio.get_running_loop().create_task(self._run(running), context=self._context.copy())
+            running.task = task
 
     async def _run(self, running: _Running) -> None:
         _current.set(running)

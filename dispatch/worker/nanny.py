@@ -49,7 +49,11 @@ def main(encoded: bytes) -> None:
         line.receive()
         line.close()
         return
-    Nanny(place, line).watch()
+    nanny = Nanny(place, line)
+    try:
+        nanny.watch()
+    finally:  # nonsense from the centre, or no centre any more: nothing of ours goes back to anyio's pool
+        nanny.leave()
 
 
 class Nanny:
@@ -97,7 +101,7 @@ class Nanny:
     def _obey(self) -> None:
         bodies = self._line.received()
         if bodies is None:
-            self._leave()
+            self.leave()
         for body in bodies:
             command = _decode(body)
             if isinstance(command, frames.Launch):
@@ -107,7 +111,7 @@ class Nanny:
             elif isinstance(command, frames.Kill):
                 self._end("killed")
             else:
-                self._leave()
+                self.leave()
 
     def _launch(self, life: int) -> None:
         now = monotonic()
@@ -241,8 +245,8 @@ class Nanny:
         with suppress(ProcessLookupError):
             os.kill(self._runner, number)
 
-    def _leave(self) -> NoReturn:
-        """Take everything along."""
+    def leave(self) -> NoReturn:
+        """Take everything along, and never come back."""
         if self._runner:
             with suppress(ProcessLookupError):
                 os.kill(self._runner, signal.SIGKILL)

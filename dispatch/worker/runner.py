@@ -201,7 +201,8 @@ def _questions(runner: type[Runner[Any]]) -> dict[str, Any]:
         if inspect.isclass(asked):
             return {
                 name: _known(_hints(method, f"{runner.__qualname__}'s {name}").get("return", Any))
-                for name, method in vars(asked).items()
+                for protocol in reversed(asked.__mro__)  # a Protocol may extend others
+                for name, method in vars(protocol).items()
                 if inspect.isfunction(method) and not name.startswith("_")
             }
     return {}
