@@ -336,7 +336,7 @@ class Crew:
     def _recycle(self, seat: Seat) -> None:
         """Start a successor in time, and let the predecessor go when it serves."""
         limit = self.books.policy.recycle_after
-        if limit is None or seat.state != "ready":
+        if limit is None or seat.state not in ("ready", "retiring"):
             return
         mean = seat.life_seconds / max(1, seat.life_shards)
         if seat.successor is None:

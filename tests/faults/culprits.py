@@ -544,3 +544,14 @@ class HangsInSetup(Runner):
 
     def do_run(self, shard: Shard[Any]) -> None:
         """Never called."""
+
+
+class SignsTheBook(Culprit):
+    """Signs a book when it leaves in peace; may take a while to get ready."""
+
+    def setup(self) -> None:
+        time.sleep(float(os.environ.get("SETUP", "0")))
+
+    def teardown(self) -> None:
+        if "BOOK" in os.environ:
+            Path(os.environ["BOOK"], str(os.getpid())).touch()
