@@ -35,7 +35,8 @@ __all__ = ("Crew",)
 STALL = 0.05  # seconds without an outcome after which an idle worker may take over what a busy one has not started
 LOOK = 0.05  # seconds between looks for such workers
 BARREN = 20  # lives in a row of a worker that settle no shard, before it is given up
-STARTS = 3  # failed starts in a row of a worker that was ready before
+STARTS = 3  # failed starts in a row of a worker, where nothing says why
+RESTARTS = 10  # the same of a worker that was ready before, so that it can be
 
 _output = logging.getLogger("dispatch.runner")
 
@@ -321,7 +322,8 @@ class Crew:
         """A worker could not be made ready: try again only if it could before, or nothing says that it never will."""
         seat.failed_starts += 1
         hopeless = fault.final or fault.traceback or fault.cause == "startup"
-        if seat.failed_starts < STARTS and not hopeless and seat.barren <= BARREN:
+        patience = RESTARTS if seat.was_ready else STARTS
+        if seat.failed_starts < patience and not hopeless and seat.barren <= BARREN:
             self._launch(seat)
             return
         seat.state = "lost"

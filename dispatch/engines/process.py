@@ -48,6 +48,7 @@ _DIED_YOUNG = (
     KeyboardInterrupt,
     ProcessLookupError,
     anyio.EndOfStream,
+    anyio.IncompleteRead,
     anyio.ClosedResourceError,
     anyio.BrokenResourceError,
 )
@@ -199,7 +200,7 @@ class ProcessEngine(Engine):
         worker.runner_pid = 0
         if worker.alive and ended is not None:
             worker.alive = False
-            if worker.hung_up:
+            if worker.hung_up and ended.why == "killed":
                 ended = msgspec.structs.replace(ended, why="hung up")
             self._host.on_ended(worker.start.number, ended, fault)
 
