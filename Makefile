@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage check format bench clean
+.PHONY: help demo test coverage soak check format bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +24,9 @@ coverage: $(VENV)/.dev  ## the tests again, forks and subprocesses measured; und
 	@$(BIN)/coverage run -m pytest -q $(ARGS)
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
+
+soak: $(VENV)/.dev  ## 20,000 shards, while workers are killed, stopped and crashed at random
+	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
 check: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1  # do not ask the network for a newer pyright
 check: $(VENV)/.dev  ## format, lint, and both type checkers
