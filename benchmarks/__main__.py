@@ -6,6 +6,7 @@ Without names: every row; then the results go into benchmarks/README.md, results
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> int:
     if unknown := set(args.names) - set(ROWS):
         parser.error(f"no row is called {', '.join(sorted(unknown))}; there are: {', '.join(ROWS)}")
     where = machine.describe()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the child of the moment goes too
     tables = [play(name, tiny=args.tiny, tell=_tell) for name in args.names or ROWS]
     where["load after"] = machine.load()
     _tell("")

@@ -9,7 +9,7 @@ from benchmarks.harness.work import big
 
 UNIT = "MB/s"
 BETTER = "more"
-REPEATS = 5
+REPEATS = 3
 SIZE = 1024 * 1024
 SHARDS = 300
 

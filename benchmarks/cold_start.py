@@ -22,7 +22,7 @@ from dispatch.terms.event import WorkerReady
 
 UNIT = "ms"
 BETTER = "less"
-REPEATS = 7
+REPEATS = 5
 DEATHS = 20
 
 

@@ -14,7 +14,7 @@ from benchmarks.harness.work import items, noop, number_of, sum_below
 
 UNIT = "µs"
 BETTER = "less"
-REPEATS = 5
+REPEATS = 3
 CALLS = 2000
 SECONDS = 1.0
 WARM = 50

@@ -17,9 +17,9 @@ SECONDS = 0.3
 FREE = 1e-5  # seconds that we allow a shard of no duration, to choose a number
 CHUNKS = {
     0.0: (256, 1024),
-    0.03: (64, 256),
+    0.03: (64,),
     0.1: (16, 64),
-    0.3: (4, 16),
+    0.3: (16,),
     1.0: (1, 4, 16),
     3.0: (1, 4),
     10.0: (1,),

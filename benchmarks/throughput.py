@@ -12,7 +12,7 @@ from benchmarks.harness.work import items, noop, number_of, sum_below
 
 UNIT = "shards/s"
 BETTER = "more"
-REPEATS = 5
+REPEATS = 3
 MOST = 200_000
 AUTO = 4096  # about what Pool.map and mpire choose by themselves for this many
 

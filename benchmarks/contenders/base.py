@@ -18,9 +18,10 @@ class Contender:
 
     title: ClassVar[str]
     backend: ClassVar[str] = "asyncio"
-    chunks: ClassVar[tuple[int, ...]] = (1, 16, 256, 1024)  # sizes worth trying
+    chunks: ClassVar[tuple[int, ...]] = (1, 64, 512)  # sizes worth trying
     starts: ClassVar[tuple[str, ...]] = ("",)  # ways of starting workers, where there are several
     by_hand: ClassVar[bool] = False  # it knows no chunks: they are lists that its user makes
+    runs: ClassVar[int] = 99  # at the most; a peer that is slow to start and far behind needs no more
     blocks: ClassVar[bool] = False  # `fold` holds the event loop until all is done
 
     def __init__(self, fn: Callable[..., Any], workers: int, *, start: str = "", shared: Any = None) -> None:

@@ -18,6 +18,7 @@ class Dask(Contender):
 
     title = "Dask"
     by_hand = True
+    runs = 1
     starts = ("spawn",)
 
     async def __aenter__(self) -> Dask:

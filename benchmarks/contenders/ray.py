@@ -16,6 +16,7 @@ class Ray(Contender):
 
     title = "Ray"
     by_hand = True
+    runs = 1
     starts = ("spawn",)
     blocks = True
 

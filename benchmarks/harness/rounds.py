@@ -28,6 +28,8 @@ from benchmarks.harness.row import Entry, Line, Sample, Table, median
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds for one child
 
+TRIAL = ", one by one"  # tried once, and shown beside the best chunk
+
 Tell = Callable[[str], None]
 
 
@@ -43,7 +45,7 @@ def play(name: str, *, tiny: bool, tell: Tell) -> Table:
     table = Table(name)
     for entry in row.entries(tiny):
         table.lines.extend(_settled(table, entry, tell))
-    chosen = [line for line in table.lines if not line.samples]
+    chosen = [line for line in table.lines if not line.entry.name.endswith(TRIAL)]
     if tiny:
         with ThreadPoolExecutor(4) as hands:  # side by side: nobody reads the figures
             for line, sample in zip(
@@ -52,6 +54,8 @@ def play(name: str, *, tiny: bool, tell: Tell) -> Table:
                 line.samples.append(sample)
     for turn in range(0 if tiny else row.REPEATS):
         for line in chosen if turn % 2 == 0 else reversed(chosen):
+            if len(line.samples) >= min(row.REPEATS, find(line.entry.contender).runs):
+                continue
             tell(f"{name}: {line.entry.name}, {turn + 1} of {row.REPEATS}")
             line.samples.append(run(name, line.entry))
     table.goals = [
@@ -67,16 +71,16 @@ def _settled(table: Table, entry: Entry, tell: Tell) -> list[Line]:
     tried: list[Line] = []
     for chunk in entry.chunks:
         tell(f"{table.row}: {entry.name}, trying chunks of {chunk}")
-        trial = replace(entry, chunks=(chunk,), name=f"{entry.name}, one by one")
+        trial = replace(entry, chunks=(chunk,), name=entry.name + TRIAL)
         tried.append(Line(entry=trial, samples=[run(table.row, trial)]))
     answered = [line for line in tried if line.values] or tried[:1]
     pick = max if row_of(table.row).BETTER == "more" else min
-    best = pick(answered, key=lambda line: median(line.values)).entry.chunk
-    if best == 1:
-        return [Line(entry=replace(entry, chunks=(1,), name=f"{entry.name}, one by one"))]
+    best = pick(answered, key=lambda line: median(line.values))
+    chunk = best.entry.chunk
     by_hand = " by hand" if find(entry.contender).by_hand else ""
-    settled = Line(entry=replace(entry, chunks=(best,), name=f"{entry.name}, chunks of {best}{by_hand}"))
-    return [settled, *(line for line in tried if line.entry.chunk == 1)]
+    said = "one by one, its best" if chunk == 1 else f"chunks of {chunk}{by_hand}"
+    settled = Line(entry=replace(best.entry, name=f"{entry.name}, {said}"), samples=best.samples)
+    return [settled, *(line for line in tried if line.entry.chunk == 1 and chunk != 1)]
 
 
 def run(name: str, entry: Entry) -> Sample:
