@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,14 +149,22 @@ async def test_closing_finishes_what_was_accepted(gate: Gate, tmp_path: Path) ->
     assert lines(log) == [f"setup {pid}", f"teardown {pid}"]
 
 
+async def then_silent() -> AsyncIterator[int]:
+    """200 shards, and then no word."""
+    for _ in range(200):
+        yield 0
+    await asyncio.get_running_loop().create_future()
+
+
 @on_both_loops
-async def test_closing_ends_a_stream_that_would_not_end() -> None:
-    """A door whose source is endless reads no more; what it read is finished and handed on."""
+@pytest.mark.parametrize("source", [partial(iter, int, 1), then_silent], ids=["endless", "silent"])
+async def test_closing_ends_a_stream_that_would_not_end(source: Any) -> None:
+    """A door whose source goes on reads no more; what it read is finished and handed on."""
     center = DataParallelDispatchCenter(double, config=ONE)
     await center.open()
 
     async def consume() -> int:
-        async with center.stream(iter(int, 1)) as outcomes:
+        async with center.stream(source()) as outcomes:
             return len([outcome.unwrap() async for outcome in outcomes])
 
     consuming = asyncio.create_task(consume())
