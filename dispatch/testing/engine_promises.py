@@ -28,6 +28,7 @@ from dispatch.wire import frames
 
 __all__ = ("CONTAINMENT", "ENGINE_PROMISES", "EnginePromise")
 
+RELEASING = 5.0  # seconds in which what was kept for a worker has to go
 EnginePromise = Callable[[MakeEngine], Awaitable[None]]
 
 
@@ -240,7 +241,7 @@ async def a_released_worker_keeps_nothing(make_engine: MakeEngine) -> None:
         stage.engine.send(0, frames.Bye())
         await stage.see_end(0)
         stage.engine.release(0)
-        fewer = await until(lambda: len(processes()) <= both / 2)
+        fewer = await until(lambda: len(processes()) <= both / 2, within=RELEASING)
         require(fewer, f"two workers were {both} processes, one is {len(processes())}")
         stage.give(play(Succeed("alive")), worker=1)
         await stage.see(lambda: stage.host.done(1), "the other worker was let go, too")

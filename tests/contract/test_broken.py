@@ -2,6 +2,7 @@
 
 import pytest
 
+from dispatch import DataParallelDispatchCenter
 from dispatch.engines.inline import InlineEngine
 from dispatch.engines.process import ProcessEngine
 from dispatch.testing import (
@@ -10,8 +11,8 @@ from dispatch.testing import (
     check_center,
     check_engine,
     contract,
+    engine_promises,
     proof,
-    stage,
     traces,
 )
 from tests.contract import broken
@@ -62,12 +63,18 @@ CENTERS = [  # the centre, the promise that it breaks, what the check says
 
 
 @pytest.fixture
-def impatient(monkeypatch) -> None:
-    """What does not happen soon is taken not to happen: these subjects are fast, or broken."""
-    monkeypatch.setattr(proof, "PATIENCE", 0.6)
-    monkeypatch.setattr(contract, "PATIENCE", 2.0)
-    monkeypatch.setattr(traces, "WITHIN", 0.5)
-    monkeypatch.setattr(stage, "CLOSING", 1.0)
+def impatient(monkeypatch):
+    """What does not happen soon is taken not to happen: threads are fast, or broken; processes get their time."""
+
+    def wait_less(subject) -> None:
+        monkeypatch.setattr(engine_promises, "RELEASING", 0.3)
+        if not issubclass(subject, ProcessEngine | DataParallelDispatchCenter):
+            monkeypatch.setattr(proof, "PATIENCE", 0.8)
+            monkeypatch.setattr(traces, "WITHIN", 0.5)
+        if subject is broken.OneAtATime:
+            monkeypatch.setattr(contract, "PATIENCE", 2.0)
+
+    return wait_less
 
 
 def named(promises, name):
@@ -76,10 +83,10 @@ def named(promises, name):
 
 
 @pytest.mark.asyncio
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(("engine", "promise", "says"), ENGINES)
-async def test_a_broken_engine_is_caught(engine, promise, says) -> None:
+async def test_a_broken_engine_is_caught(impatient, engine, promise, says) -> None:
     """An engine that breaks a promise fails its check, and the error names the promise and what was seen."""
+    impatient(engine)
     with pytest.raises(AssertionError, match=f"(?s)broken promise: .*{says}"):
         await check_engine(engine, promises=named(ENGINE_PROMISES, promise))
     if hasattr(engine, "tidy"):
@@ -87,10 +94,10 @@ async def test_a_broken_engine_is_caught(engine, promise, says) -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(("center", "promise", "says"), CENTERS)
-async def test_a_broken_centre_is_caught(center, promise, says) -> None:
+async def test_a_broken_centre_is_caught(impatient, center, promise, says) -> None:
     """A centre that breaks a promise fails its check, and the error names the promise and what was seen."""
+    impatient(center)
     with pytest.raises(AssertionError, match=f"(?s)broken promise: .*{says}"):
         await check_center(center, promises=named(CENTER_PROMISES, promise))
     await broken.Leaves.tidy()
