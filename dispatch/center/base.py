@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, get_type_hints, overload
 
 from dispatch.terms.config import DispatchConfig
-from dispatch.terms.errors import CenterClosed, CenterOpen, ConfigError, RunnerError, UnguardedMain
+from dispatch.terms.errors import CenterClosed, CenterOpen, ConfigError, RunnerError
 from dispatch.terms.outcome import Outcome, Report
 from dispatch.terms.shard import Shard, Shards
 from dispatch.wire.calls import remote_names
@@ -111,7 +111,7 @@ class DispatchCenter(ABC, Generic[P, R]):
             raise ConfigError("config", self.config, "it must be a DispatchConfig")
         self._shared_param = shared_param
         self._opening: Opened | None = None
-        self._is_opening = False
+        self._is_opening = self._is_lent = False  # lent: open for as long as one run or stream
 
     # What a subclass declares.
 
@@ -279,7 +279,6 @@ class DispatchCenter(ABC, Generic[P, R]):
         """
         if self._opening is not None or self._is_opening:
             raise CenterOpen
-        _refuse_unguarded_main()
         from dispatch.center.opening import Opening
 
         opening = Opening(self)
@@ -317,9 +316,8 @@ class DispatchCenter(ABC, Generic[P, R]):
         """
         import anyio
 
-        _refuse_unguarded_main()
         run = partial(self.run, collect=collect, handle_signals=True)
-        report = anyio.run(run, backend_options={"use_uvloop": _has_uvloop()})
+        report = anyio.run(run, backend_options={"use_uvloop": sys.platform != "win32"})
         if report.interrupted:
             print(report, file=sys.stderr)  # noqa: T201  (start() is the program's door)
             raise SystemExit(130)
@@ -345,12 +343,21 @@ class DispatchCenter(ABC, Generic[P, R]):
 
     @asynccontextmanager
     async def _opened(self, door: str) -> AsyncGenerator[Opened]:
-        """The opening there is, else one of our own."""
-        if self._opening is not None:
+        """The opening that somebody keeps open, else one of our own: another run's closes when that run ends."""
+        if self._opening is not None and not self._is_lent:
             yield self._opening
-            return
-        async with self:
-            yield self._need_open(door)
+        elif self._opening is not None or self._is_opening:
+            from dispatch.center.opening import own
+
+            async with own(self) as opening:
+                yield opening
+        else:
+            self._is_lent = True
+            try:
+                async with self:
+                    yield self._need_open(door)
+            finally:
+                self._is_lent = False
 
     # What the declarations come to.
 
@@ -386,15 +393,3 @@ class DispatchCenter(ABC, Generic[P, R]):
         return targets
 
     needs_import = True  # whether workers import runner and centre; not if they live in this process
-
-
-def _has_uvloop() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("uvloop") is not None
-
-
-def _refuse_unguarded_main() -> None:
-    """Raise UnguardedMain if this process is a worker that is importing the parent's script."""
-    if sys.orig_argv[-2:] == ["-m", "anyio.to_process"]:
-        raise UnguardedMain

@@ -47,6 +47,7 @@ class Crew:
     def __init__(self, engine: Engine, seats: list[Seat], *, books: Books, calls: CallTable) -> None:
         self.engine, self.books = engine, books
         self.seats = {seat.number: seat for seat in seats}
+        self._number = max(self.seats)  # the newest worker's; numbers are not used again
         self.slots = {seat.slot: seat for seat in seats}
         self.on_ready: Callable[[], None] = _nothing  # a worker serves
         self.on_hopeless: Callable[[Fault], None] = _ignore  # no worker is left, and none will come
@@ -81,7 +82,7 @@ class Crew:
         self._feeding = True  # a door that hears of an outcome may push, and so come here again
         try:
             self.books.fail_hopeless()
-            ready = [seat for seat in self.seats.values() if seat.state == "ready"]
+            ready = [seat for seat in self.seats.values() if seat.state == "ready" and not seat.waits]
             seats = [seat for seat in ready if not seat.is_full]
             if queue.alone:
                 seats = self._feed_alone(seats)
@@ -271,6 +272,7 @@ class Crew:
         else:
             if ended.why in ("killed", "nanny") and not nonsense:  # we did it, or nobody saw what ran
                 self.books.back(held.values())
+                seat.barren = 0
             else:
                 # It left between shards, or its line was spoiled: by whom is not known, and anybody alone may show.
                 left = ended.exit_code is not None and not ended.seq
@@ -304,7 +306,7 @@ class Crew:
         seat.barren += 1
         if seat.barren > BARREN:
             self._not_ready(seat, evidence)
-        elif seat.successor is not None:
+        elif seat.successor is not None and seat.successor.state != "lost":
             self._retire(seat)
         else:
             self._launch(seat)
@@ -342,9 +344,11 @@ class Crew:
             return
         mean = seat.life_seconds / max(1, seat.life_shards)
         if seat.successor is None:
-            if should_replace(seat.life_shards, limit, mean=mean, startup=seat.start_seconds):
-                number = max(self.seats) + 1
-                seat.successor = self.seats[number] = seat.heir(number)
+            if seat.life_shards and should_replace(
+                seat.life_shards, limit, mean=mean, startup=seat.start_seconds
+            ):
+                self._number += 1
+                seat.successor = self.seats[self._number] = seat.heir(self._number)
                 self._launch(seat.successor)
         elif seat.successor.was_ready and seat.life_shards >= limit:
             seat.state = "retiring"
@@ -364,8 +368,12 @@ class Crew:
         holding = [seat for seat in self.seats.values() if self.books.held(seat)]
         idle = len(holding) < sum(seat.state == "ready" for seat in self.seats.values())
         for seat in holding if idle and not self.books.queue.ready else ():
-            if not seat.several and len(self.books.held(seat)) > 1 and now - seat.heard_at > STALL:
-                self.engine.fence(seat.number, self.books.ledger.next_seq)
+            held = self.books.held(seat)
+            if len(held) > 1 and now - seat.heard_at > STALL:
+                if seat.several:
+                    self.engine.send(seat.number, frames.Withdraw(list(held), waiting=True))
+                else:
+                    self.engine.fence(seat.number, self.books.ledger.next_seq)
         if holding and not self.closing:
             self._looking = asyncio.get_running_loop().call_later(LOOK, self._look)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -27,19 +28,21 @@ async def interrupts(on_first: Callable[[], None]) -> AsyncGenerator[CancelScope
     """
     hosts = [(number, signal.getsignal(number)) for number in HEARD]
     try:
-        with anyio.open_signal_receiver(*HEARD) as signals:
-            async with anyio.create_task_group() as tasks:
-                with CancelScope() as scope:
+        with anyio.open_signal_receiver(*HEARD) as signals, CancelScope() as scope:
 
-                    async def listen() -> None:
-                        await anext(signals)
-                        on_first()
-                        async for _ in signals:
-                            scope.cancel()
+            async def listen() -> None:
+                await anext(signals)
+                on_first()
+                async for _ in signals:
+                    scope.cancel()
 
-                    tasks.start_soon(listen)
-                    yield scope
-                tasks.cancel_scope.cancel()
+            listener = asyncio.create_task(
+                listen()
+            )  # not a group's: what the block raises comes out as it is
+            try:
+                yield scope
+            finally:
+                listener.cancel()
     finally:
         for number, handler in hosts:
             signal.signal(number, handler)  # the event loop leaves Python's default behind

@@ -20,7 +20,7 @@ from dispatch.center.session import Session
 from dispatch.center.submit import CallDoor
 from dispatch.engines.base import Start
 from dispatch.record.bus import Bus
-from dispatch.terms.errors import ConfigError, RunnerError
+from dispatch.terms.errors import ConfigError, RunnerError, UnguardedMain
 from dispatch.terms.event import Closed, Event
 from dispatch.terms.outcome import Report
 from dispatch.wire.calls import CallTable
@@ -41,7 +41,9 @@ class Opening:
     """What a centre is while it is open."""
 
     def __init__(self, center: DispatchCenter[Any, Any]) -> None:
-        """Check the declarations. Raises ConfigError or RunnerError."""
+        """Check the declarations. Raises ConfigError, RunnerError, or UnguardedMain in a worker that imports the script."""
+        if sys.orig_argv[-2:] == ["-m", "anyio.to_process"]:
+            raise UnguardedMain
         self._center = center
         self._targets = center.check()
         self.bus = Bus()
@@ -213,3 +215,16 @@ def _on_asyncio() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+@asynccontextmanager
+async def own(center: DispatchCenter[Any, Any]) -> AsyncGenerator[Opening]:
+    """An opening for one run or stream, beside another's."""
+    opening = Opening(center)
+    await opening.open()
+    try:
+        yield opening
+    except BaseException:
+        await opening.close(now=True)
+        raise
+    await opening.close()

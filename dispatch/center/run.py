@@ -24,6 +24,7 @@ from dispatch.wire.codec import Codec
 
 __all__ = ("Outcomes", "RunDoor", "SourceDoor", "StreamDoor")
 
+READING = 0.001  # seconds that a sync source may take for a bunch
 BUNCH = 1024  # shards read from a source before the event loop gets a turn
 
 R = TypeVar("R")
@@ -88,14 +89,19 @@ class SourceDoor(Generic[R]):
                 self.error = error
 
     async def _pump_sync(self, source: Any) -> None:
+        step = 16
         while True:
             number = await self._allowed()
             if not number:
                 return
+            number = min(number, step)
             payloads: list[Any] = []
+            began = monotonic()
             try:
                 payloads.extend(islice(source, number))  # keeps what came before an error
             finally:
+                # A source that works for its shards blocks the event loop: not for long at a time.
+                step = min(BUNCH, 2 * step) if monotonic() - began < READING else max(1, step // 4)
                 self._admit(payloads)
             if len(payloads) < number:
                 self.exhausted = True

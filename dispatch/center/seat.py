@@ -40,6 +40,7 @@ class Seat:
         self.lives = 0
         self.life_shards, self.life_seconds = 0, 0.0
         self.successor: Seat | None = None
+        self.predecessor: Seat | None = None
         self.asked_at = 0.0
         self.start_seconds = 0.0
         self.heard_at = 0.0
@@ -53,10 +54,16 @@ class Seat:
         """Whether a runner process is there and takes shards, or did until it was to be replaced."""
         return self.state in ("ready", "retiring")
 
+    @property
+    def waits(self) -> bool:
+        """Whether this worker is to follow one that still takes shards: both at once would be one too many."""
+        return self.predecessor is not None and self.predecessor.state == "ready"
+
     def heir(self, number: int) -> Seat:
         """The seat of a successor."""
         start = msgspec.structs.replace(self.start, number=number)
         heir = Seat(start, self.codec, self.runner, slot=self.slot)
+        heir.predecessor = self
         heir.pids, heir.shards, heir.busy = self.pids, self.shards, self.busy
         return heir
 

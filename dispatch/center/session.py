@@ -82,6 +82,9 @@ class Session:
                 try:
                     await self.crew.open(tasks)
                     await self._stop.wait()
+                except OSError as error:  # here, and not outside the group, which would wrap it
+                    kind = type(error).__name__
+                    self._hopeless(Fault(cause="startup", type=kind, message=str(error), final=True))
                 finally:
                     self.closing = True
                     self._halt_doors()
@@ -91,8 +94,6 @@ class Session:
                         await self.crew.answers.aclose(within=ANSWERED_WITHIN)
                     self.books.cancel_all()
                     tasks.cancel_scope.cancel()
-        except OSError as error:
-            self._hopeless(Fault(cause="startup", type=type(error).__name__, message=str(error), final=True))
         finally:
             self.books.close()
             if self._insist is not None:
@@ -114,18 +115,18 @@ class Session:
             if not now and not self._over.is_set():
                 with anyio.move_on_after(grace):
                     await self._until(lambda: self.books.idle)
-                await self._farewell()
+                await self._farewell(self.policy.grace if self.books.idle else 0.0)
         finally:
             self._stop.set()
             with CancelScope(shield=True):
                 await self._over.wait()
 
-    async def _farewell(self) -> None:
+    async def _farewell(self, within: float) -> None:
         """Let every worker that holds nothing tear down; the others are killed by what follows."""
         seats = [seat for seat in self.crew.seats.values() if seat.serves and not self.books.held(seat)]
         self.crew.closing = True
         self.crew.say_goodbye(seats)
-        with anyio.move_on_after(self.policy.grace):
+        with anyio.move_on_after(within):
             await self._until(lambda: all(seat.state != "leaving" for seat in seats))
 
     async def _until(self, holds: Callable[[], bool]) -> None:

@@ -29,7 +29,7 @@ from dispatch.engines.chores import Chores
 from dispatch.engines.pool import Apart, bury
 from dispatch.terms.outcome import Fault
 from dispatch.wire import frames
-from dispatch.wire.channel import Channel, listen, serve
+from dispatch.wire.channel import Channel, Server, listen, serve
 from dispatch.wire.codec import control_decoder, encode
 from dispatch.wire.line import FRAME_SLACK
 from dispatch.worker import nanny
@@ -90,6 +90,7 @@ class ProcessEngine(Engine):
         self._refused: list[Channel] = []
         self._strangers: set[Channel] = set()
         self._token = secrets.token_bytes(16)
+        self._server: Server | None = None
         self._chores = Chores()
 
     async def open(self, tasks: TaskGroup, host: Host) -> None:  # callbacks cannot begin tasks in `tasks`
@@ -345,10 +346,11 @@ class ProcessEngine(Engine):
         async with anyio.create_task_group() as tasks:
             for worker in workers:
                 tasks.start_soon(self._see_off, worker)
-        self._server.close()
+        if self._server is not None:
+            self._server.close()
+            self._remove()
         for channel in [*self._strangers, *(w.runner for w in workers if w.runner is not None)]:
             channel.abort()
-        self._remove()
         await self._chores.aclose(within=FAREWELL)
         await asyncio.sleep(0)
 

@@ -40,16 +40,22 @@ def remote_names(center: type) -> frozenset[str]:
 class Calls:
     """Numbers questions and finds the asker of an answer again."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        """`limit` is in bytes, for the arguments of one question."""
         self._next = 0
+        self._limit = limit
 
     def ask(self, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
-        """The frame for a call, with an id of its own. Raises TypeError if an argument cannot be encoded."""
+        """The frame for a call, with an id of its own. Raises TypeError if its arguments cannot travel."""
         try:
             plain = Raw(encode(args)), Raw(encode(kwargs))
         except Exception as error:  # noqa: BLE001  (whatever a hook or a property of an argument raises)
             what: Any = {**dict[Any, Any](enumerate(args)), **kwargs} if kwargs else args
             raise TypeError(f"center.{method}: the arguments {explain(what, error)}") from None
+        size = sum(memoryview(part).nbytes for part in plain)
+        if size > self._limit:
+            told = f"the arguments are {size} bytes encoded, over max_value_bytes={self._limit}"
+            raise TypeError(f"center.{method}: {told}")
         self._next += 1
         return Call(self._next, method, *plain)
 

@@ -52,6 +52,7 @@ class _Running(Struct, eq=False):
     timeout: float | None
     started: float = 0.0
     task: asyncio.Task[None] | None = None
+    begun: bool = False  # a task that is cancelled before its first step never runs, and could not tell
     late: bool = False
     withdrawn: bool = False
     stack: str = ""
@@ -98,7 +99,7 @@ class AsyncLane:
         self._values: list[bytes] = []
         self._size = 0
         self._flushing = False
-        self._calls = Calls()
+        self._calls = Calls(duty.codec.limit)
         self._asked: dict[int, asyncio.Future[frames.Answer]] = {}
         self._leaving = asyncio.Event()
         self._bye = False
@@ -166,11 +167,14 @@ class AsyncLane:
 
     async def _run(self, running: _Running) -> None:
         _current.set(running)
+        running.begun = True
         alarm = None
         if running.timeout is not None:
             alarm = asyncio.get_running_loop().call_later(running.timeout, self._too_late, running)
         shard = running.shard
         try:
+            if running.withdrawn:
+                raise asyncio.CancelledError
             if type(shard.payload) is Raw:
                 shard.payload = self._codec.decode_payload(shard.payload)
             coroutine = self._runner.do_run(shard)
@@ -247,7 +251,7 @@ class AsyncLane:
         for seq in seqs & self._running.keys():
             running = self._running[seq]
             running.withdrawn = True
-            if running.task is not None:
+            if running.task is not None and running.begun:
                 running.task.cancel()
 
     def _next_deadline(self) -> float:

@@ -228,6 +228,7 @@ class ForkLane(SyncLane):
                 self._backlog.append((frame, body))
 
     def _tell(self, child: _Child, fault: Fault | None, ended: float) -> None:
+        self._slot.leave()
         output = self._printed(child.seq) if self._capture is not None and self._capture.size() else ""
         result = child.result
         if fault is None and result is not None:
@@ -237,7 +238,6 @@ class ForkLane(SyncLane):
                 _well_formed.decode(result.value)
             except msgspec.DecodeError as error:
                 fault = undeliverable(self._described.name, str(error))
-        self._slot.leave()
         if fault is None and result is not None:
             self._unsent, self._start = child.seq, child.started
             self._buffer += bytes(result.value)

@@ -55,7 +55,7 @@ class SyncLane:
         self._ends: list[float] = []
         self._unsent, self._start = 0, 0.0  # the first of them, and when it started
         self._backlog: list[tuple[frames.ToRunner, bytes | bytearray]] = []
-        self._calls = Calls()
+        self._calls = Calls(duty.codec.limit)
         self._asking = threading.RLock()
         self._seq = 0
         self._progressed = 0.0
@@ -141,6 +141,7 @@ class SyncLane:
                     if len(buffer) > flush_bytes:
                         now = self._heavy(seq, before)
             if capture is not None and capture.touched and capture.size():
+                slot.leave()  # the shard is over; a stalled host may let us wait here
                 self._printed(seq)
             if changed:
                 tidy.put_back()
