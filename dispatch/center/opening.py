@@ -41,7 +41,7 @@ class Opening:
     """What a centre is while it is open."""
 
     def __init__(self, center: DispatchCenter[Any, Any]) -> None:
-        """Check the declarations. Raises ConfigError or RunnerError, UnguardedMain while a worker imports the script."""
+        """Check the declarations. Raises ConfigError or RunnerError, UnguardedMain where a worker imports it."""
         if sys.orig_argv[-2:] == ["-m", "anyio.to_process"]:
             raise UnguardedMain
         self._center = center

@@ -16,7 +16,7 @@ from typing import NoReturn
 from msgspec import Struct
 
 from dispatch.wire.codec import decoder_for, encode
-from dispatch.worker.kernel import die_with_parent
+from dispatch.worker.kernel import die_with_parent, keep_freed_memory
 from dispatch.worker.main import run_process
 from dispatch.worker.slot import Slot
 from dispatch.worker.spec import Place
@@ -99,6 +99,7 @@ def _rerun_main(path: str) -> None:
 def _begin(birth: Birth, slot: Slot) -> NoReturn:
     os.setpgid(0, 0)
     die_with_parent(birth.nanny)
+    keep_freed_memory()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     keep = {0, birth.output_fd, birth.stack_fd}  # the slot is mapped by now
