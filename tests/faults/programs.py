@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import uvloop
@@ -18,6 +19,12 @@ import uvloop
 from dispatch import DataParallelDispatchCenter, WorkerState
 from tests.faults.culprits import Culprit, Juggler, Task
 from tests.faults.scene import config, until
+
+DAEMONS = [
+    Task(20, "leaves_a_child"),
+    Task(21, "leaves_a_daemon"),
+    Task(22, "leaves_a_stubborn_daemon"),
+]
 
 
 def say(*words: Any) -> None:
@@ -103,27 +110,15 @@ async def busy(words: list[str]) -> None:
     say("opening")
     async with center:
         say("open")
-        async with center.stream(_endless(act)) as outcomes:
-            async for outcome in outcomes:
-                if outcome.index == 20:
-                    await until(lambda: all(_has_work(worker, kind) for worker in center.snapshot().workers))
-                    say("busy")
+        await center.run([*map(Task, range(20)), *DAEMONS])
+        async with center.stream(Task(number, act) for number in count()):
+            await until(lambda: all(_has_work(worker, kind) for worker in center.snapshot().workers))
+            say("busy")
+            await asyncio.get_running_loop().create_future()
 
 
 def _has_work(worker: WorkerState, kind: str) -> bool:
     return bool(worker.in_flight >= 8 if kind == "juggler" else worker.shard_id)
-
-
-def _endless(act: str) -> Any:
-    for number in range(21):
-        yield Task(number)
-    yield Task(21, "leaves_a_child")
-    yield Task(22, "leaves_a_daemon")
-    yield Task(23, "leaves_a_stubborn_daemon")
-    number = 24
-    while True:
-        yield Task(number, act)
-        number += 1
 
 
 async def closing(_words: list[str]) -> None:

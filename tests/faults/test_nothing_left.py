@@ -21,7 +21,7 @@ from dispatch.engines.process import ProcessEngine
 from dispatch.testing.faults import FaultyChannel, Hold, Passing
 from dispatch.testing.traces import leaves_nothing
 from tests.faults.culprits import Culprit, Juggler, Task
-from tests.faults.scene import Lateness, Program, config, wait_until
+from tests.faults.scene import Lateness, Program, config, until, wait_until
 
 GONE = 1.0  # seconds, from the last starting worker's hello
 DAEMONS = [Task(1, "leaves_a_child"), Task(2, "leaves_a_daemon"), Task(3, "leaves_a_stubborn_daemon")]
@@ -130,22 +130,32 @@ async def test_a_normal_end(lateness: Lateness) -> None:
 async def test_leaving_a_stream(runner: Any, end: str, lateness: Lateness) -> None:
     """An exception in the consumer, a break, a return or a cancellation stops shards that hang, and their daemons."""
     hangs = "deaf" if runner is Culprit else "refuses"
-    shards = [Task(0), *DAEMONS, *(Task(n, hangs) for n in range(4, 20))]
+    all_done = asyncio.Event()
+
+    async def source() -> AsyncIterator[Task]:
+        for task in DAEMONS:
+            yield task
+        await all_done.wait()
+        for number in range(20):
+            yield Task(number, hangs)
 
     async def consume() -> None:
-        async with DataParallelDispatchCenter(runner, config=config()).stream(shards) as outcomes:
-            seen = 0
-            async for _ in outcomes:
-                seen += 1
-                if seen < 4:
-                    continue
-                if end == "raise":
-                    raise ZeroDivisionError
-                if end == "break":
-                    break
-                if end == "return":
-                    return
-                asyncio.current_task().cancel()
+        async with DataParallelDispatchCenter(runner, config=config()) as center:
+            async with center.stream(source()) as outcomes:
+                seen = 0
+                async for _ in outcomes:
+                    seen += 1
+                    if seen < len(DAEMONS):
+                        continue
+                    all_done.set()
+                    await until(lambda: all(worker.in_flight for worker in center.snapshot().workers))
+                    if end == "raise":
+                        raise ZeroDivisionError
+                    if end == "break":
+                        break
+                    if end == "return":
+                        return
+                    asyncio.current_task().cancel()
 
     async with leaves_nothing(within=GONE + lateness.slack):
         began = time.monotonic()
