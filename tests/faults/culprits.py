@@ -413,7 +413,7 @@ def swallows_memory(_task: Task) -> None:
 ACTS: dict[str, Callable[[Task], Any]] = {
     name: act
     for name, act in list(vars().items())
-    if {"task", "_task"} & set(getattr(act, "__annotations__", ()))
+    if set(getattr(act, "__annotations__", ())) in ({"task", "return"}, {"_task", "return"})
 }
 
 

@@ -140,22 +140,24 @@ async def test_leaving_a_stream(runner: Any, end: str, lateness: Lateness) -> No
             yield Task(number, hangs)
 
     async def consume() -> None:
-        async with DataParallelDispatchCenter(runner, config=config()) as center:
-            async with center.stream(source()) as outcomes:
-                seen = 0
-                async for _ in outcomes:
-                    seen += 1
-                    if seen < len(DAEMONS):
-                        continue
-                    all_done.set()
-                    await until(lambda: all(worker.in_flight for worker in center.snapshot().workers))
-                    if end == "raise":
-                        raise ZeroDivisionError
-                    if end == "break":
-                        break
-                    if end == "return":
-                        return
-                    asyncio.current_task().cancel()
+        async with (
+            DataParallelDispatchCenter(runner, config=config()) as center,
+            center.stream(source()) as outcomes,
+        ):
+            seen = 0
+            async for _ in outcomes:
+                seen += 1
+                if seen < len(DAEMONS):
+                    continue
+                all_done.set()
+                await until(lambda: all(worker.in_flight for worker in center.snapshot().workers))
+                if end == "raise":
+                    raise ZeroDivisionError
+                if end == "break":
+                    break
+                if end == "return":
+                    return
+                asyncio.current_task().cancel()
 
     async with leaves_nothing(within=GONE + lateness.slack):
         began = time.monotonic()
