@@ -88,7 +88,7 @@ def fault_of(error: BaseException) -> Fault:
 
 async def ask(method: str, *args: Any, center: Any = None, **kwargs: Any) -> Answer:
     """Ask a centre as a runner would."""
-    call = Calls().ask(method, args, kwargs)
+    call = Calls(1 << 20).ask(method, args, kwargs)
     return await CallTable(center or Center()).answer(call, fault_of=fault_of)
 
 
@@ -189,7 +189,7 @@ async def test_garbage_for_arguments_is_a_fault() -> None:
 
 async def test_questions_are_numbered_and_answers_carry_the_number() -> None:
     """Each question has an id of its own, and its answer the same one."""
-    calls, table = Calls(), CallTable(Center())
+    calls, table = Calls(1 << 20), CallTable(Center())
     asked = [calls.ask("plain", (n,), {}) for n in range(3)]
     answers = [await table.answer(call, fault_of=fault_of) for call in reversed(asked)]
     assert [call.call for call in asked] == [1, 2, 3]
@@ -199,7 +199,7 @@ async def test_questions_are_numbered_and_answers_carry_the_number() -> None:
 
 async def test_a_question_that_is_passed_on_gets_a_new_number() -> None:
     """Who asks for another uses ids of its own, and changes nothing else."""
-    calls = Calls()
+    calls = Calls(1 << 20)
     calls.ask("plain", (1,), {})
     passed = calls.renumber(Call(99, "plain", Raw(b"\x91\x07"), Raw(b"\x80")))
     assert (passed.call, passed.method, bytes(passed.args), bytes(passed.kwargs)) == (
@@ -223,7 +223,7 @@ async def test_an_argument_that_cannot_travel_is_a_type_error(
     args: tuple[Any, ...], kwargs: dict[str, Any], says: str
 ) -> None:
     """It is raised where the question is asked, names the culprit, and uses up no number."""
-    calls = Calls()
+    calls = Calls(1 << 20)
     with pytest.raises(TypeError, match=says):
         calls.ask("plain", args, kwargs)
     assert calls.ask("plain", (), {}).call == 1
