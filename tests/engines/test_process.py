@@ -149,6 +149,32 @@ async def test_a_nanny_that_is_killed_costs_a_life_and_no_more() -> None:
         assert len(stage.host.all(frames.Ended)) == 3
 
 
+async def test_a_runner_dies_with_its_nanny() -> None:
+    """A runner whose nanny is killed dies by itself: here the engine's loop stands still and cannot help."""
+    async with on_stage(ProcessEngine) as stage:
+        stage.start()
+        await stage.ready()
+        runner = stage.host.all(frames.Ready)[0].pid
+        os.kill(parent_of(runner), signal.SIGKILL)
+        until_when = time.monotonic() + 10
+        while is_alive(runner) and time.monotonic() < until_when:
+            time.sleep(0.005)
+        assert not is_alive(runner)
+
+
+async def test_a_nanny_that_cannot_take_over_is_told_and_ended(monkeypatch) -> None:
+    """What a nanny raises before it has its place is the reason of a failed start, and its process does not stay."""
+    monkeypatch.setattr(process, "encode", lambda place: b"\xc1")
+    async with leaves_nothing(), on_stage(ProcessEngine) as stage:
+        stage.start()
+        ended = await stage.see_end()
+        assert ended.why == "startup"
+        [fault] = stage.host.faults()
+        assert "could not be started" in fault.message
+        assert "DecodeError" in fault.message
+        assert await until(lambda: not processes(), within=2.0), f"left: {processes()}"
+
+
 async def test_a_nanny_that_stands_still_is_ended(monkeypatch) -> None:
     """A nanny that is stopped watches nobody: after SILENCE it is killed, and the end is told."""
     monkeypatch.setattr(process, "SILENCE", 0.5)

@@ -150,6 +150,7 @@ async def test_the_next_life_is_a_fork_of_the_same_nanny() -> None:
         stage.give(play(Exit(4)))
         ended = await stage.see_end(lives=2)
         assert (ended.exit_code, ended.output, ended.life) == (4, "", 2)
+        assert not stage.host.all(frames.Output), "something of the first life was left"
         assert is_alive(nanny)
         assert not is_alive(await stage.see_file("daemon"))
 
@@ -167,6 +168,43 @@ async def test_a_nanny_that_is_told_to_stop_takes_everything_along() -> None:
         with anyio.fail_after(5):
             await stage.engine.aclose()
         assert [pid for pid in (runner, nanny, daemon) if is_alive(pid)] == []
+
+
+async def test_nonsense_from_the_centre_ends_everything() -> None:
+    """A command that a nanny does not know means that something is wrong: it takes its runner's whole tree along."""
+    async with on_stage(ProcessEngine) as stage:
+        stage.start()
+        await stage.ready()
+        runner = stage.host.all(frames.Ready)[0].pid
+        nanny = parent_of(runner)
+        stage.give(play(Daemon(stage.path("daemon")), Hang(spinning=True)))
+        daemon = await stage.see_file("daemon")
+        stage.engine._workers[0].nanny.send(frames.Bye())
+        ended = await stage.see_end()
+        assert ended.why == "nanny"
+        for pid in (runner, daemon, nanny):
+            assert await until(lambda: not is_alive(pid), within=3.0), f"{pid} is left"  # noqa: B023
+
+
+async def test_a_flood_does_not_fill_the_memory() -> None:
+    """While a shard prints far too much, the nanny lets go of the middle; the count of what is missing is exact."""
+    megabytes = 20
+    async with on_stage(ProcessEngine) as stage:
+        stage.start()
+        await stage.ready()
+        runner = stage.host.all(frames.Ready)[0].pid
+        flood = Print("x" * 1024 * 1024, times=megabytes, fd=1)
+        stage.give(play(flood, Touch(stage.path("printed")), WaitFor(stage.gate)))
+        await stage.see_file("printed")
+
+        def size() -> int:
+            return os.stat(f"/proc/{runner}/fd/1").st_blocks * 512
+
+        await stage.see(lambda: size() < 3 * 1024 * 1024, "the output was not trimmed")
+        stage.open_gate()
+        await stage.see(lambda: stage.host.all(frames.Output), "the output was not told")
+        [told] = stage.host.all(frames.Output)
+    assert len(told.text) + told.cut == megabytes * 1024 * 1024
 
 
 async def test_a_nanny_that_hears_nothing_more_takes_everything_along() -> None:

@@ -118,10 +118,15 @@ def test_without_holes_a_flood_is_cut_all_the_same(captured, monkeypatch) -> Non
     """Where a file cannot have holes (macOS) it is cut back to its head and its tail."""
     monkeypatch.setattr("dispatch.worker.output.punch_hole", lambda *_: False)
     fd, slot = captured
-    os.write(fd, b"h" * HEAD + b"m" * FLOOD + b"t" * TAIL)
-    trim(fd, slot)
-    assert os.pread(fd, HEAD + 2 * TAIL, 0) == b"h" * HEAD + b"t" * TAIL
-    assert slot.cut == FLOOD
+
+    def shard(capture):
+        os.write(1, b"h" * HEAD + b"m" * FLOOD + b"t" * TAIL)
+        trim(fd, slot)
+        return [os.fstat(fd).st_size, slot.cut, *capture.take(), slot.cut]
+
+    size, cut, text, missing, tail, after = captured_in_a_fork(captured, shard)
+    assert (size, cut, after) == (HEAD + TAIL, FLOOD, 0)
+    assert (text, missing, tail) == ("h" * HEAD, FLOOD + TAIL, "t" * TAIL)
 
 
 def test_stdin_is_the_null_device(captured) -> None:
