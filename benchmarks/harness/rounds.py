@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +28,7 @@ from benchmarks.harness.row import Entry, Line, Sample, Table, median
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds for one child
+FAREWELL = 0.3  # seconds for what it leaves behind, such as the process that removes its semaphores
 
 TRIAL = ", one by one"  # tried once, and shown beside the best chunk
 
@@ -102,13 +104,23 @@ def run(name: str, entry: Entry) -> Sample:
         except subprocess.TimeoutExpired:
             return Sample(error=f"no answer within {PATIENCE:.0f} s")
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+            _end(child)
         answer, words = _lines(said), _lines(complained)
     if child.returncode or not answer:
         return Sample(error=f"exit code {child.returncode}: {words[-1] if words else 'no word'}")
     return msgspec.json.decode(answer[-1], type=Sample)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """No process of the child's session is left: those that clear up after it get a moment, the others are killed."""
+    child.kill()
+    child.wait()
+    until = time.monotonic() + FAREWELL
+    with suppress(ProcessLookupError):
+        while time.monotonic() < until:
+            os.killpg(child.pid, 0)
+            time.sleep(0.005)
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def _environment() -> dict[str, str]:
