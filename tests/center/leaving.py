@@ -173,8 +173,11 @@ WAYS.extend(map(cancelled_after, (0, 0.05, 0.1)))
 
 
 async def never_closed() -> None:
-    """The program ends with the centre open."""
-    await center(hang, config=TWO).open()
+    """The program ends with the centre open, and both workers ready: asyncio's debug mode logs a peer in the door."""
+    opened = center(hang, config=TWO)
+    await opened.open()
+    while {worker.state for worker in opened.snapshot().workers} != {"ready"}:
+        await asyncio.sleep(0.01)
 
 
 async def all_ways() -> None:

@@ -152,10 +152,10 @@ class Door:
 
 
 class House(RuleBasedStateMachine):
-    """A session, two workers or three, one of them async, and doors."""
+    """A session, one worker or two, of the sync or the async lane, and doors."""
 
-    @initialize(recycle=st.sampled_from([None, None, 3]), several=st.booleans())
-    def open(self, *, recycle: int | None, several: bool) -> None:
+    @initialize(recycle=st.sampled_from([None, None, 3]), lanes=st.sampled_from(["ss", "sa", "a", "aa"]))
+    def open(self, *, recycle: int | None, lanes: str) -> None:
         """Open a session."""
         self.timers, self.stage = Timers(), Stage()
         self.patches = ExitStack()
@@ -166,12 +166,12 @@ class House(RuleBasedStateMachine):
         self.policy = Policy(crash_budget=2, retry=Retry(attempts=2, wait=1.0), recycle_after=recycle)
         starts = [
             Start(number=n, lease=Lease(runner="R"), targets=(None, None), env={}, startup_timeout=1.0)
-            for n in range(2 + several)
+            for n in range(len(lanes))
         ]
         seats = [Seat(start, CODEC, "R") for start in starts]
         self.session = Session(self.stage, seats, policy=self.policy, calls=CallTable(None), bus=Bus())
         self.books, self.crew = self.session.books, self.session.crew
-        self.async_slots = {2} if several else set[int]()
+        self.async_slots = {n for n, lane in enumerate(lanes) if lane == "a"}
         self.shards: list[Entry] = []
         self.outcomes: Counter[int] = Counter()
         self.doors = 0

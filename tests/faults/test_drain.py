@@ -33,8 +33,10 @@ class Interrupted:
 
     def has_taken(self, number: int) -> bool:
         """Whether the program has taken a signal that was sent to it, or is gone."""
-        pending = re.search(r"ShdPnd:\s+(\w+)", Path(f"/proc/{self.program.pid}/status").read_text())
-        return pending is None or not int(pending[1], 16) & 1 << number - 1
+        status = Path(f"/proc/{self.program.pid}/status").read_text()
+        gone = re.search(r"State:\s+[ZX]", status)  # what a zombie was sent stays pending
+        pending = re.search(r"ShdPnd:\s+(\w+)", status)
+        return bool(gone) or pending is None or not int(pending[1], 16) & 1 << number - 1
 
     def ends(self, *, within: float) -> dict[str, int]:
         """Wait for its end: exit code 130, the report on stderr, nothing left. The report's counts."""
