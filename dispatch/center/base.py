@@ -111,6 +111,7 @@ class DispatchCenter(ABC, Generic[P, R]):
             raise ConfigError("config", self.config, "it must be a DispatchConfig")
         self._shared_param = shared_param
         self._opening: Opened | None = None
+        self._closing: Opened | None = None  # the last one that was asked to close
         self._is_opening = self._is_lent = False  # lent: open for as long as one run or stream
 
     # What a subclass declares.
@@ -294,9 +295,14 @@ class DispatchCenter(ABC, Generic[P, R]):
 
         After `grace` seconds what remains is stopped. Cancelling stops at once.
         """
+        await self._close(grace=grace)
+
+    async def _close(self, *, now: bool = False, grace: float | None = None) -> None:
         opening, self._opening = self._opening, None
         if opening is not None:
-            await opening.close(grace=grace)
+            self._closing = opening
+        if self._closing is not None:
+            await self._closing.close(now=now, grace=grace)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -305,9 +311,7 @@ class DispatchCenter(ABC, Generic[P, R]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        opening, self._opening = self._opening, None
-        if opening is not None:
-            await opening.close(now=error is not None)
+        await self._close(now=error is not None)
 
     def start(self, *, collect: bool = True) -> Report[R]:
         """Blocking: an event loop (uvloop where installed), signal handling, then `run`.

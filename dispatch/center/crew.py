@@ -1,4 +1,4 @@
-"""The workers of one opening: feeds them, hears them, replaces them.
+"""The workers of one opening: hears them, replaces them, lets them be fed.
 
 The engine tells what happened from the event loop; it is settled and the next frame sent in the same turn of the
 loop, before anybody is woken. Who is to blame for a death is decided by `scheduling`.
@@ -11,12 +11,12 @@ import logging
 import time
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
 
 import msgspec
 from anyio.abc import TaskGroup
 
 from dispatch.center.books import Books
+from dispatch.center.feeder import Feeder
 from dispatch.center.seat import Seat
 from dispatch.engines.base import Engine
 from dispatch.engines.chores import Chores
@@ -32,12 +32,11 @@ from dispatch.worker.evidence import end_fault, fault_of
 
 __all__ = ("Crew",)
 
-STALL = 0.05  # seconds without an outcome after which an idle worker may take over what a busy one has not started
-LOOK = 0.05  # seconds between looks for such workers
 BARREN = 20  # lives in a row of a worker that settle no shard, before it is given up
 STARTS = 3  # failed starts in a row of a worker, where nothing says why
 RESTARTS = 10  # the same of a worker that was ready before, so that it can be
 
+_log = logging.getLogger("dispatch")
 _output = logging.getLogger("dispatch.runner")
 
 
@@ -56,8 +55,7 @@ class Crew:
         self.answers = Chores()
         self._calls = calls
         self._bus = books.bus
-        self._looking: asyncio.TimerHandle | None = None
-        self._feeding = False
+        self.feeder = Feeder(engine, self.seats, books=books)
 
     async def open(self, tasks: TaskGroup) -> None:
         """Start all workers. Raises OSError if the engine cannot open."""
@@ -69,95 +67,7 @@ class Crew:
     def close(self) -> None:
         """Start nothing any more."""
         self.closing = True
-        if self._looking is not None:
-            self._looking.cancel()
-
-    # Feeding.
-
-    def feed(self) -> None:
-        """Give ready shards to workers that have room: first those with nothing to do."""
-        queue = self.books.queue
-        if not (queue.ready or queue.alone) or self._feeding:
-            return
-        self._feeding = True  # a door that hears of an outcome may push, and so come here again
-        try:
-            self.books.fail_hopeless()
-            ready = [seat for seat in self.seats.values() if seat.state == "ready" and not seat.waits]
-            seats = [seat for seat in ready if not seat.is_full]
-            if queue.alone:
-                seats = self._feed_alone(seats)
-            idle = sum(not self.books.held(seat) for seat in seats)
-            for seat in sorted(seats, key=lambda seat: len(self.books.held(seat))):
-                while queue.ready and self._feed_seat(seat, workers=len(ready), idle=idle):
-                    pass
-                idle -= 1
-        finally:
-            self._feeding = False
-
-    def _feed_seat(self, seat: Seat, *, workers: int, idle: int) -> bool:
-        """Send one frame to a worker, of the first lane in turn that has one for it."""
-        queue, held = self.books.queue, self.books.held(seat)
-        seat.alone = seat.alone and bool(held)  # what it had for itself may have been taken back
-        for lane in queue.lanes_for(seat.runner):
-            number = seat.room(lane, held, workers=workers, idle=idle)
-            if number > 0:
-                self._send(seat, queue.take(lane, number), special=lane.special)
-                return True
-        return False
-
-    def _feed_alone(self, seats: list[Seat]) -> list[Seat]:
-        """Shards that must run alone get an empty worker; while none is empty, one worker gets nothing new."""
-        rest: list[Seat] = []
-        for seat in seats:
-            entry = self.books.queue.take_alone(seat.runner) if not self.books.held(seat) else None
-            if entry is None:
-                rest.append(seat)
-            else:
-                seat.alone = True
-                self._send(seat, [entry], special=True)
-        if any(seat.alone and self.books.held(seat) for seat in seats):
-            return rest
-        spare = next((seat for seat in rest if self.books.queue.has_alone(seat.runner)), None)
-        return [seat for seat in rest if seat is not spare]
-
-    def _send(self, seat: Seat, entries: list[Entry], *, special: bool) -> None:
-        first = self.books.ledger.assign(seat.number, entries)
-        seat.frames.append(first + len(entries) - 1)
-        work: frames.Work[Any] = frames.Work(
-            first, self.books.policy.timeout, [entry.index for entry in entries]
-        )
-        if special:
-            _specify(work, entries)
-        if len(seat.frames) == 1:
-            seat.heard_at = monotonic()
-        self.engine.send_work(seat.number, work, [entry.payload for entry in entries])
-        if self._looking is None:
-            self._looking = asyncio.get_running_loop().call_later(LOOK, self._look)
-
-    # Stopping.
-
-    def stop_attempts(self, number: int, seqs: list[int]) -> None:
-        """End these attempts: those not started are taken back, one that runs is cancelled or killed."""
-        seat = self.seats[number]
-        if seat.several:
-            self.engine.send(number, frames.Withdraw(seqs))
-            grace = self.books.policy.cancel_grace
-            asyncio.get_running_loop().call_later(grace, self._kill_if_held, seat, seqs)
-        else:
-            self.engine.fence(number, self.books.ledger.next_seq, kill=seqs)
-
-    def _kill_if_held(self, seat: Seat, seqs: list[int]) -> None:
-        if not self.books.held(seat).keys().isdisjoint(seqs):
-            self.engine.kill(seat.number)
-
-    def take_back_unstarted(self) -> None:
-        """Nothing that was sent and not started shall start."""
-        for seat in self.seats.values():
-            held = self.books.held(seat)
-            if seat.several and held:
-                self.engine.send(seat.number, frames.Withdraw(list(held), waiting=True))
-            elif held:
-                self.engine.fence(seat.number, self.books.ledger.next_seq)
+        self.feeder.close()
 
     def say_goodbye(self, seats: list[Seat]) -> None:
         """Let workers that hold nothing tear down and leave."""
@@ -187,7 +97,7 @@ class Crew:
         seat.landed(self.books.held(seat))
         if self.books.policy.recycle_after is not None:
             self._recycle(seat)
-        self.feed()
+        self.feeder.feed()
 
     def _rarely(self, seat: Seat, frame: frames.FromRunner) -> None:
         match frame:
@@ -211,6 +121,7 @@ class Crew:
             case frames.Ready():
                 self._ready(seat, frame)
             case frames.NotReady():
+                seat.never_ready = frame.fault
                 self._not_ready(seat, frame.fault)
 
     async def _answer(self, seat: Seat, call: frames.Call) -> None:
@@ -241,7 +152,7 @@ class Crew:
         self.books.back(self.books.ledger.take_unstarted(worker, fenced.last, fenced.upto))
         if worker in self.seats:
             self.seats[worker].landed(self.books.held(self.seats[worker]))
-        self.feed()
+        self.feeder.feed()
 
     def on_pulse(self, worker: int, pulse: frames.Pulse) -> None:
         """What runs in a worker now."""
@@ -253,7 +164,7 @@ class Crew:
         """A life is over: charge who is to blame, run the others elsewhere, begin the next life."""
         seat = self.seats[worker]
         held = self.books.ledger.take_all(worker)
-        evidence = fault or end_fault(ended, nonsense=seat.nonsense)
+        evidence = fault or seat.never_ready or end_fault(ended, nonsense=seat.nonsense)
         state, nonsense = seat.state, seat.nonsense
         expected = state == "leaving" or self.closing
         seat.ended()
@@ -280,7 +191,7 @@ class Crew:
                 self._charge(held, ended=ended, fault=evidence, seat=seat, several=seat.several or spoiled)
             self._live_again(seat, evidence)
         self.on_change()
-        self.feed()
+        self.feeder.feed()
 
     def _charge(
         self, held: dict[int, Entry], *, ended: frames.Ended, fault: Fault, seat: Seat, several: bool
@@ -329,12 +240,16 @@ class Crew:
             self._launch(seat)
             return
         seat.state = "lost"
+        if self.closing:
+            return
         never = seat.barren <= BARREN
         told = msgspec.structs.replace(fault, cause="startup") if never else fault
-        left = {other.runner for other in self.seats.values() if other.state != "lost"}
+        left = {other.runner for other in self.seats.values() if other.state not in ("lost", "leaving")}
         if not left:
             self.on_hopeless(told)
-        elif seat.runner not in left:
+            return
+        _log.error("a worker for %s is given up, others go on: %s\n%s", seat.runner, told, told.traceback)
+        if seat.runner not in left:
             self.books.hopeless[seat.runner] = told
 
     def _recycle(self, seat: Seat) -> None:
@@ -354,28 +269,18 @@ class Crew:
             seat.state = "retiring"
         if seat.state == "retiring" and not self.books.held(seat):
             self.say_goodbye([seat])
+            asyncio.get_running_loop().call_later(self.books.policy.grace, self._hurry, seat)
+
+    def _hurry(self, seat: Seat) -> None:
+        """Its teardown had its time."""
+        if seat.state == "leaving":
+            self.engine.kill(seat.number)
 
     def _retire(self, seat: Seat) -> None:
         seat.state = "lost"
         if seat.successor is not None:
             del self.seats[seat.number]
             self.engine.release(seat.number)
-
-    def _look(self) -> None:
-        """Take back what a busy worker has not started, for one that idles."""
-        self._looking = None
-        now = monotonic()
-        holding = [seat for seat in self.seats.values() if self.books.held(seat)]
-        idle = len(holding) < sum(seat.state == "ready" for seat in self.seats.values())
-        for seat in holding if idle and not self.books.queue.ready else ():
-            held = self.books.held(seat)
-            if len(held) > 1 and now - seat.heard_at > STALL:
-                if seat.several:
-                    self.engine.send(seat.number, frames.Withdraw(list(held), waiting=True))
-                else:
-                    self.engine.fence(seat.number, self.books.ledger.next_seq)
-        if holding and not self.closing:
-            self._looking = asyncio.get_running_loop().call_later(LOOK, self._look)
 
 
 def _nothing() -> None:
@@ -384,15 +289,3 @@ def _nothing() -> None:
 
 def _ignore(fault: Fault) -> None:
     pass
-
-
-def _specify(work: frames.Work[Any], entries: list[Entry]) -> None:
-    """Add to a frame what some of its shards have beside index and payload."""
-    for offset, entry in enumerate(entries):
-        if entry.special:
-            if entry.id:
-                work.ids[offset] = entry.id
-            if entry.history:
-                work.attempts[offset] = len(entry.history) + 1
-            if entry.timeout is not None:
-                work.timeouts[offset] = entry.timeout

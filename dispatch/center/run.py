@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from itertools import islice
 from time import monotonic
 from typing import Any, Generic, TypeVar
@@ -25,6 +25,7 @@ from dispatch.wire.codec import Codec
 __all__ = ("Outcomes", "RunDoor", "SourceDoor", "StreamDoor")
 
 READING = 0.001  # seconds that a sync source may take for a bunch
+CLOSED_WITHIN = 0.25  # seconds that an async generator which is left gets for its `finally`
 BUNCH = 1024  # shards read from a source before the event loop gets a turn
 
 R = TypeVar("R")
@@ -53,6 +54,7 @@ class SourceDoor(Generic[R]):
         self._progress = anyio.Event()
         self._workers: dict[int, list[float]] = {}
         self._kept: list[Any] = []  # what the report holds
+        self._report: Report[R] | None = None
         session.books.doors[key] = self
         session.books.queue.pace(key).more = True
 
@@ -109,11 +111,17 @@ class SourceDoor(Generic[R]):
             await asyncio.sleep(0)
 
     async def _pump_async(self, source: AsyncIterable[Any]) -> None:
-        async for payload in source:
-            self._admit([payload])
-            if not await self._allowed():
-                return
-        self.exhausted = True
+        try:
+            async for payload in source:
+                self._admit([payload])
+                if not await self._allowed():
+                    return
+            self.exhausted = True
+        finally:
+            # A generator that is left at its `yield` would run its `finally` whenever it is collected.
+            if not self.exhausted and isinstance(source, AsyncGenerator):
+                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSED_WITHIN):
+                    await source.aclose()
 
     async def _allowed(self) -> int:
         """How many shards may be read now; waits for one at least. 0: read no more."""
@@ -226,12 +234,16 @@ class SourceDoor(Generic[R]):
         self.leave()
 
     def leave(self) -> None:
-        """Be a door of the session no more."""
+        """Be a door of the session no more; from now on the report is one object."""
         self.session.books.doors.pop(self.key, None)
         self.session.books.queue.drop_door(self.key)
+        self._report = self._reported()
 
     def report(self) -> Report[R]:
         """What became of the door's shards."""
+        return self._report or self._reported()
+
+    def _reported(self) -> Report[R]:
         self._kept.sort(key=_index)
         seats = self.session.crew.slots
         workers = tuple(

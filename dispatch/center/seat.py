@@ -12,6 +12,7 @@ from dispatch.engines.base import Start
 from dispatch.scheduling.batching import FRAMES_IN_FLIGHT, frame_size, may_prefetch, task_room
 from dispatch.scheduling.queue import Lane
 from dispatch.terms.event import WorkerState
+from dispatch.terms.outcome import Fault
 from dispatch.terms.shard import WorkerInfo
 from dispatch.wire.codec import Codec
 from dispatch.wire.frames import Pulse, Ready
@@ -37,6 +38,7 @@ class Seat:
         self.failed_starts = 0
         self.barren = 0  # lives in a row in which no shard was settled
         self.nonsense = False  # sent what is no frame
+        self.never_ready: Fault | None = None  # why this life could not begin to serve, by its own account
         self.lives = 0
         self.life_shards, self.life_seconds = 0, 0.0
         self.successor: Seat | None = None
@@ -46,8 +48,6 @@ class Seat:
         self.heard_at = 0.0
         self.pulse = Pulse(0, 0.0, 0)
         self.pids: list[int] = []
-        self.shards = 0
-        self.busy = 0.0
 
     @property
     def serves(self) -> bool:
@@ -64,7 +64,7 @@ class Seat:
         start = msgspec.structs.replace(self.start, number=number)
         heir = Seat(start, self.codec, self.runner, slot=self.slot)
         heir.predecessor = self
-        heir.pids, heir.shards, heir.busy = self.pids, self.shards, self.busy
+        heir.pids = self.pids
         return heir
 
     def ready(self, frame: Ready, now: float) -> None:
@@ -87,8 +87,6 @@ class Seat:
 
     def ran(self, shards: int, seconds: float) -> None:
         """Attempts ended here that ran so many seconds together."""
-        self.shards += shards
-        self.busy += seconds
         self.life_shards += shards
         self.life_seconds += seconds
 
@@ -98,6 +96,7 @@ class Seat:
         self.lives += 1
         self.frames.clear()
         self.alone = self.nonsense = False
+        self.never_ready = None
         self.pulse = Pulse(0, 0.0, 0)
 
     def room(self, lane: Lane, held: dict[int, Any], *, workers: int, idle: int) -> int:

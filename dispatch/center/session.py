@@ -52,7 +52,7 @@ class Session:
         self._task: asyncio.Task[None] | None = None
         self._insist: asyncio.TimerHandle | None = None
         self.on_over: Callable[[], None] = _nothing
-        self.books.on_ready = self.crew.feed
+        self.books.on_ready = self.crew.feeder.feed
         self.books.on_settled = self._settled
         self.crew.on_ready = self._ready.set
         self.crew.on_change = self._change
@@ -109,10 +109,13 @@ class Session:
 
         `now`: kill at once. `grace`: kill what remains after so many seconds. Cancelling kills at once.
         """
-        self.closing = True
+        begun, self.closing = self.closing, True
         self._halt_doors()
         try:
-            if not now and not self._over.is_set():
+            if begun and not now:  # somebody else closes: wait for that
+                with anyio.move_on_after(grace):
+                    await self._over.wait()
+            elif not now:
                 with anyio.move_on_after(grace):
                     await self._until(lambda: self.books.idle)
                 await self._farewell(self.policy.grace if self.books.idle else 0.0)
@@ -168,13 +171,13 @@ class Session:
     def push(self, entries: list[Entry], *, special: bool) -> None:
         """Take in new shards of one door and runner class. `special`: some travel with more than index and payload."""
         self.books.queue.push(entries, special=special)
-        self.crew.feed()
+        self.crew.feeder.feed()
 
     def withdraw(self, entry: Entry) -> None:
         """Stop one shard, wherever it is; it settles as Cancelled, or as Done if that came first."""
         found = self.books.withdraw(entry)
         if found is not None:
-            self.crew.stop_attempts(found[0], [found[1]])
+            self.crew.feeder.stop_attempts(found[0], [found[1]])
 
     def stop_door(self, key: int) -> None:
         """Stop all shards of a door; they settle as Cancelled."""
@@ -183,7 +186,7 @@ class Session:
             door.stopping = True
             self.books.cancel_waiting(key)
             for worker, seqs in self.books.ledger.holders(key).items():
-                self.crew.stop_attempts(worker, seqs)
+                self.crew.feeder.stop_attempts(worker, seqs)
 
     def drain(self) -> None:
         """Start no new shard: what waits is Cancelled, what runs has `policy.grace` seconds."""
@@ -194,7 +197,7 @@ class Session:
         self.bus.say(event.Draining(at=time.time()))
         for key in list(self.books.doors):
             self.books.cancel_waiting(key)
-        self.crew.take_back_unstarted()
+        self.crew.feeder.take_back_unstarted()
         self._insist = asyncio.get_running_loop().call_later(self.policy.grace, self._stop_all)
         self._change()
 
@@ -204,6 +207,7 @@ class Session:
 
     def snapshot(self) -> Snapshot:
         """Counts, rates, and what each worker does now."""
+        self.crew.engine.look()
         now, books = monotonic(), self.books
         seconds = now - self._opened_at
         return Snapshot(

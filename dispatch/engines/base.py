@@ -80,6 +80,9 @@ class Engine(ABC):
     def release(self, worker: int) -> None:
         """A worker whose life has ended will not get another one: let go what was kept for it. No answer."""
 
+    def look(self) -> None:  # noqa: B027  (most engines are told by their nannies)
+        """Call `on_pulse` for every worker now, where nobody does so by himself."""
+
     @abstractmethod
     async def aclose(self) -> None:
         """Kill what lives and leave nothing behind: no process, socket or file. Bounded in time; shield it."""

@@ -21,7 +21,7 @@ from msgspec import Struct
 from dispatch.engines.base import Engine, Host, Start
 from dispatch.engines.chores import Chores
 from dispatch.wire.channel import Channel, adopt, pair
-from dispatch.wire.frames import Ended, Fenced, Work
+from dispatch.wire.frames import Ended, Fenced, Pulse, Work
 from dispatch.wire.line import FRAME_SLACK, FROM_CENTER, Line
 from dispatch.worker.main import serve
 from dispatch.worker.slot import Slot
@@ -134,6 +134,10 @@ class InlineEngine(Engine):
 
     def release(self, worker: int) -> None:
         """Nothing is kept for a thread that has ended."""
+
+    def look(self) -> None:
+        for number, inmate in self._workers.items():
+            self._host.on_pulse(number, Pulse(*inmate.slot.shown, 0))
 
     async def aclose(self) -> None:
         self._closed = True

@@ -155,13 +155,6 @@ class ReadyQueue:
         self._paces.pop(door, None)
         return dropped
 
-    def waiting(self) -> set[int]:
-        """The doors that have a shard here, ready or delayed."""
-        doors = {lane.door for lane in self._turns if lane.entries}
-        doors.update(entry.origin.door for entry in self.alone)
-        doors.update(item[2].origin.door for item in self._delayed)
-        return doors
-
     def _keep_delayed(self, kept: list[tuple[float, int, Entry]]) -> None:
         kept.sort(key=lambda item: item[:2])
         self._delayed = kept

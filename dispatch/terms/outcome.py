@@ -241,7 +241,7 @@ def _rebuild(fault: Fault) -> Exception | None:
     kind: Any = sys.modules.get(fault.module)
     for part in fault.type.split("."):
         kind = getattr(kind, "__dict__", {}).get(part)  # not getattr: a lazy module would import it
-    if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, BaseExceptionGroup):
+    if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, _UNRAISABLE):
         return None
     # A base written in C owns the memory, so its __new__ and __init__ must run; those in Python must not.
     native: Any = next(base for base in kind.__mro__ if not base.__flags__ & _HEAP_TYPE)
@@ -257,6 +257,8 @@ def _rebuild(fault: Fault) -> Exception | None:
     return made
 
 
+# A coroutine cannot raise the second and third: they would come out as RuntimeError.
+_UNRAISABLE = (BaseExceptionGroup, StopIteration, StopAsyncIteration)
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class was made by a class statement
 
 

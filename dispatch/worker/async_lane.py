@@ -57,6 +57,7 @@ class _Running(Struct, eq=False):
     withdrawn: bool = False
     stack: str = ""
     printed: str = ""
+    tail: str = ""
     cut: int = 0
     progressed: float = 0.0
 
@@ -158,6 +159,8 @@ class AsyncLane:
         while self._waiting and len(self._running) < self._concurrency:
             seq, timeout, shard = self._waiting.popleft()
             running = _Running(seq, shard, timeout, monotonic())
+            if not self._running:
+                self._slot.show(seq, running.started)
             self._running[seq] = running
             if timeout is not None:
                 heappush(self._deadlines, (running.started + timeout + self._cancel_grace, seq))
@@ -203,6 +206,8 @@ class AsyncLane:
             self._blame()
         self._slot.leave(self._next_deadline())
         self._start_waiting()
+        oldest = next(iter(self._running.values()), None)
+        self._slot.show(*(oldest.seq, oldest.started) if oldest is not None else (0, 0.0))
         self._leave_when_idle()
 
     def _failed(self, running: _Running, error: BaseException) -> None:
@@ -210,7 +215,7 @@ class AsyncLane:
         if running.withdrawn:
             self._channel.send(frames.Back([running.seq]))
             return
-        output = running.printed[-TAIL:]
+        output = (running.printed + running.tail)[-TAIL:]
         if running.late:
             message = f"ran longer than {running.timeout:g} s"
             fault = Fault(cause="timed_out", message=message, stack=running.stack, output=output)
@@ -338,7 +343,9 @@ class _Tagged:
             return int(self._rest.write(text))
         room = max(0, HEAD - len(running.printed))
         running.printed += text[:room]
-        running.cut += len(text[room:])
+        if len(text) > room:
+            running.cut += len(text) - room
+            running.tail = (running.tail + text[room:])[-TAIL:]
         return len(text)
 
     def __getattr__(self, name: str) -> Any:

@@ -2,16 +2,19 @@
 
 Between the fork and `run_process` stands what makes a runner process its own: a process group, death with its
 nanny, the null device on fd 0, none of the nanny's descriptors, and first in line for the kernel's OOM killer.
+What the main script opened while it was imported stays open: its handlers and connections know it by number.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from msgspec import Struct
 
@@ -21,7 +24,7 @@ from dispatch.worker.main import run_process
 from dispatch.worker.slot import Slot
 from dispatch.worker.spec import Place
 
-__all__ = ("Birth", "close_others", "fork_runner", "spawn_runner", "spawned")
+__all__ = ("Birth", "close_if", "fork_runner", "spawn_runner", "spawned")
 
 _BOOT = "from dispatch.worker.birth import spawned; spawned()"
 
@@ -37,12 +40,14 @@ class Birth(Struct, frozen=True, kw_only=True):
     stack_fd: int
 
 
-def fork_runner(birth: Birth, slot: Slot) -> int:
-    """Fork a runner process; its pid. Only from a process with one thread."""
+def fork_runner(birth: Birth, slot: Slot, *, line: int) -> int:
+    """Fork a runner process; its pid. Only from a process with one thread. `line` is the nanny's, and not for it."""
     pid = os.fork()
     if pid:
         return pid
     try:
+        os.close(line)
+        os.close(birth.slot_fd)
         _begin(birth, slot)
     finally:
         os._exit(1)
@@ -100,12 +105,19 @@ def _begin(birth: Birth, slot: Slot) -> NoReturn:
     os.setpgid(0, 0)
     die_with_parent(birth.nanny)
     keep_freed_memory()
+    pipes = {_pipe(0), _pipe(1), _pipe(2)} - {
+        None
+    }  # anyio's, of which uvloop leaves the originals open as well
+    close_if(lambda fd: fd > 2 and _pipe(fd) in pipes)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
-    keep = {0, birth.output_fd, birth.stack_fd}  # the slot is mapped by now
-    os.dup2(birth.output_fd, 1)
-    os.dup2(birth.output_fd, 2)
-    close_others(keep | {1, 2})
+    os.close(null)
+    for fd in (
+        1,
+        2,
+        *map(_number, (sys.stdout, sys.stderr)),
+    ):  # anyio's streams: a log handler may have kept them
+        os.dup2(birth.output_fd, fd)
     for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
@@ -115,13 +127,31 @@ def _begin(birth: Birth, slot: Slot) -> NoReturn:
     raise AssertionError("run_process does not return")
 
 
-def close_others(keep: set[int]) -> None:
-    """Close every descriptor of this process but those in `keep`."""
+def _number(stream: Any) -> int:
+    """A stream's descriptor, 2 if it has none."""
+    try:
+        return int(stream.fileno())
+    except (AttributeError, OSError, ValueError):
+        return 2
+
+
+def _pipe(fd: int) -> tuple[int, int] | None:
+    """What a descriptor and its copies have in common, if it is a pipe or a socket."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return None
+    kinds = stat.S_ISFIFO(found.st_mode) or stat.S_ISSOCK(found.st_mode)
+    return (found.st_dev, found.st_ino) if kinds else None
+
+
+def close_if(unwanted: Callable[[int], bool]) -> None:
+    """Close the descriptors of this process that are not wanted."""
     try:
         fds = [int(fd) for fd in os.listdir("/dev/fd")]
     except OSError:
         fds = list(range(3, 256))
     for fd in fds:
-        if fd not in keep:
+        if unwanted(fd):
             with suppress(OSError):
                 os.close(fd)

@@ -121,7 +121,7 @@ def kill_tree(group: int, *, within: float = 2.0, spare: Collection[int] = ()) -
 
     False if something could not be killed `within` so many seconds. Processes in `spare` stay.
     """
-    if _LINUX and _is_childless():
+    if _LINUX and not has_children():
         return True  # every orphan reaches us, so nothing of the group is left either
     with suppress(ProcessLookupError, PermissionError):
         if group > 1:
@@ -141,14 +141,6 @@ def kill_tree(group: int, *, within: float = 2.0, spare: Collection[int] = ()) -
             return False
         sleep(pause)
         pause = min(0.01, pause * 2)
-
-
-def _is_childless() -> bool:
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return True
-    return False
 
 
 def _reap(pids: list[int]) -> bool:

@@ -114,7 +114,7 @@ def _run_lane(duty: Duty) -> None:
 
 def _shared_param(lease: Lease, described: Description, center: Any) -> Any:
     if lease.shared is None:
-        return None
+        return None if center is None else center.restore_shared_param(None)
     kind: Any = described.shared_type
     if center is not None:
         kind = center.shared_type()

@@ -18,7 +18,7 @@ from typing import NoReturn
 from dispatch.wire import frames
 from dispatch.wire.codec import control_decoder, decoder_for
 from dispatch.wire.line import FRAME_SLACK, Line
-from dispatch.worker.birth import Birth, close_others, fork_runner, spawn_runner
+from dispatch.worker.birth import Birth, close_if, fork_runner, spawn_runner
 from dispatch.worker.kernel import become_subreaper, kill_tree, memory_of, started_at, thread_count
 from dispatch.worker.output import nameless_file, read_tail, trim
 from dispatch.worker.slot import Slot
@@ -127,7 +127,9 @@ class Nanny:
             output_fd=self._output,
             stack_fd=self._stack,
         )
-        self._runner = fork_runner(birth, self._slot) if self._forks else spawn_runner(birth)
+        self._runner = (
+            fork_runner(birth, self._slot, line=self._line.fileno()) if self._forks else spawn_runner(birth)
+        )
         if hasattr(os, "pidfd_open"):
             with suppress(OSError):
                 self._pidfd = os.pidfd_open(self._runner)
@@ -168,7 +170,7 @@ class Nanny:
         trim(self._output, slot)
         if self._runner and now > self._pulse_at:
             self._pulse_at = now + PULSE
-            self._line.send(frames.Pulse(seq if since else 0, since, memory_of(self._runner)[0]))
+            self._line.send(frames.Pulse(*slot.shown, memory_of(self._runner)[0]))
         limit = self._memory_limit
         if self._runner and limit is not None and memory_of(self._runner)[1] > limit:
             self._end("memory")
@@ -252,7 +254,7 @@ class Nanny:
                 os.kill(self._runner, signal.SIGKILL)
         kill_tree(self._runner)
         # anyio kills us when it sees the end of this pipe. Exiting first would race with it: who collects our exit?
-        close_others(set())  # not fd 1 alone: uvloop leaves the original of the pipe open beside it
+        close_if(lambda _: True)  # not fd 1 alone: uvloop leaves the original of the pipe open beside it
         until = monotonic() + 1.0
         while os.getppid() == self._parent and monotonic() < until:
             sleep(0.005)

@@ -64,9 +64,7 @@ class Capture:
         self.touched = self.watchful = False
         os.dup2(fd, 1)
         os.dup2(fd, 2)
-        # anyio's own streams stay: their descriptors are closed, and to close them again could close another file.
-        self._former = (sys.stdin, sys.stdout, sys.stderr)
-        # anyio's own `sys.stdin` names a descriptor that soon is another file: the line to the centre.
+        self._former = (sys.stdin, sys.stdout, sys.stderr)  # a log handler may write to them yet
         stdin = open(0, closefd=False)  # noqa: SIM115  (it stays)
         sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]  # the interpreter's own names
         sys.stdout = sys.__stdout__ = _Text(1, self)  # type: ignore[misc]  # the interpreter's own names

@@ -17,12 +17,12 @@ __all__ = ("Slot",)
 # seq of the newest attempt, since (0.0: idle) and deadline (inf: none) in monotonic seconds, outcomes not yet sent
 RUN = struct.Struct("<qddq")
 FENCE = 4  # the word that the sync lane reads before each attempt
-_HELD, _BLAME, _CUT, _PHASE, _SINCE = 3, 5, 6, 7, 8
-_SIZE = 72
+_HELD, _BLAME, _CUT, _PHASE, _SINCE, _OLDEST, _OLDEST_SINCE = 3, 5, 6, 7, 8, 9, 10
+_SIZE = 88
 
 
 class Slot:
-    """`memory` is a shared map of at least 72 bytes; none where runner and watcher are one process."""
+    """`memory` is a shared map of at least 88 bytes; none where runner and watcher are one process."""
 
     def __init__(self, memory: Any = None) -> None:
         self.memory = bytearray(_SIZE) if memory is None else memory
@@ -43,6 +43,7 @@ class Slot:
         """A new life: nothing was started, and being ready is due at `deadline`."""
         RUN.pack_into(self.memory, 0, 0, since, deadline, 0)
         self.words[FENCE] = self.words[_BLAME] = self.words[_CUT] = self.words[_PHASE] = 0
+        self.words[_OLDEST] = 0
 
     def enter(self, seq: int, since: float, deadline: float) -> None:
         """An attempt starts (the sync lane writes the same bytes by itself)."""
@@ -77,6 +78,19 @@ class Slot:
     @fence.setter
     def fence(self, upto: int) -> None:
         self.words[FENCE] = upto
+
+    @property
+    def shown(self) -> tuple[int, float]:
+        """The attempt to tell people about, and since when it runs: of several the oldest; zeros for none."""
+        if self.words[_OLDEST]:
+            return self.words[_OLDEST], self._times[_OLDEST_SINCE]
+        seq, since, _ = self.read()
+        return (seq, since) if since else (0, 0.0)
+
+    def show(self, seq: int, since: float) -> None:
+        """Of the attempts that an async lane runs, this is the oldest (0: there is none)."""
+        self._times[_OLDEST_SINCE] = since
+        self.words[_OLDEST] = seq
 
     @property
     def blamed(self) -> int:

@@ -92,7 +92,8 @@ class SyncLane:
     def _next(self) -> tuple[frames.ToRunner, bytes | bytearray] | None:
         if self._backlog:
             return self._backlog.pop(0)
-        body = self._line.receive()
+        with self._asking:  # a thread of the runner's may still wait for an answer
+            body = self._line.receive()
         return None if body is None else (self._codec.work(body), body)
 
     def _work(self, work: frames.Work[Any], parcel: Parcel) -> None:  # noqa: PLR0912, PLR0915  (the docstring says)
@@ -189,11 +190,13 @@ class SyncLane:
     def _poked(self, _number: int, frame: FrameType | None) -> None:
         """The nanny saw that a shard runs long while finished ones wait here: send them.
 
-        Only from inside do_run: anywhere else the buffer may be half written.
+        Only from inside do_run, and not from a question that it asks: elsewhere the buffer may be half written.
         """
         while frame is not None and (
             frame.f_back is None or frame.f_back.f_code is not SyncLane._work.__code__
         ):
+            if frame.f_code is SyncLane.flush.__code__:
+                return
             frame = frame.f_back
         runs = getattr(self._call or self._runner.do_run, "__code__", None)
         if frame is not None and frame.f_code is runs and not self._line.busy:

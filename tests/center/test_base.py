@@ -24,7 +24,7 @@ from dispatch import (
     Shard,
 )
 from tests.center.facts import Gate, descendants, on_both_loops, on_one_loop, until
-from tests.center.runners import Actor, Job, Lower, Marked, Upper, double, lines
+from tests.center.runners import Actor, AsyncActor, Job, Lower, Marked, Upper, double, lines
 
 ONE = DispatchConfig(data_parallel=1)
 
@@ -190,6 +190,24 @@ async def test_a_grace_bounds_closing(gate: Gate, tmp_path: Path) -> None:
 
 
 @on_both_loops
+async def test_a_second_close_waits_for_the_first(gate: Gate) -> None:
+    """Who closes a centre that is closing returns when it is closed; with a grace of its own it stops what remains."""
+    center = DataParallelDispatchCenter(Actor, config=ONE)
+    await center.open()
+    submit = asyncio.create_task(center.submit_outcome(gate.job))
+    [pid] = await gate.entered()
+    first = asyncio.create_task(center.aclose())
+    await asyncio.sleep(0)
+    second = asyncio.create_task(center.aclose())
+    done, _ = await asyncio.wait([first, second], timeout=0.05)
+    assert not done
+    await center.aclose(grace=0)
+    assert isinstance(await submit, Cancelled)
+    assert not descendants() & {pid}
+    await asyncio.gather(first, second)
+
+
+@on_both_loops
 async def test_leaving_by_an_exception_stops_at_once(gate: Gate) -> None:
     """What runs is killed and settles as Cancelled; the exception comes out as it is."""
     with pytest.raises(LookupError, match="of the host"):
@@ -249,6 +267,20 @@ async def test_a_snapshot_tells_what_each_worker_does(gate: Gate) -> None:
     for door in (center.snapshot, center.drain):
         with pytest.raises(CenterClosed, match=f"{door.__name__} needs an open centre"):
             door()
+
+
+@on_one_loop
+@pytest.mark.parametrize("kind", [DataParallelDispatchCenter, LocalDispatchCenter])
+async def test_a_snapshot_tells_the_oldest_of_several_shards(kind: Any, gate: Gate) -> None:
+    """In the async lane the shard that has run longest is told, in this process and in others; then nobody."""
+    async with kind(AsyncActor, config=ONE) as center:
+        running = [asyncio.create_task(center.submit(Shard(gate.job, id=f"s{n}"))) for n in range(3)]
+        await gate.entered(1 if kind is LocalDispatchCenter else 3)
+        await until(lambda: center.snapshot().workers[0].shard_id == "s0")
+        assert center.snapshot().workers[0].seconds > 0
+        gate.open()
+        await asyncio.gather(*running)
+        await until(lambda: center.snapshot().workers[0].shard_id is None)
 
 
 class Point(pydantic.BaseModel):

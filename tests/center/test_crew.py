@@ -221,6 +221,35 @@ async def test_shards_of_a_class_that_cannot_come_up_fail() -> None:
             await center.submit(Shard(3, runner="Broken"))
 
 
+class Half(Runner):
+    """The first worker of an opening comes up, the second one does not."""
+
+    shared_param: str
+
+    def setup(self) -> None:
+        """Count, and fail the second time."""
+        if mark(self.shared_param) > 1:
+            raise RuntimeError("only one licence")
+
+    def do_run(self, shard: Shard[int]) -> int:
+        """Twice."""
+        return 2 * shard.payload
+
+
+@on_one_loop
+async def test_a_worker_that_is_given_up_beside_others_is_told(tmp_path: Path, caplog: Any) -> None:
+    """The others do its share; an error in the log and the event of its end have its own traceback."""
+    told: list[WorkerEnded] = []
+    async with DataParallelDispatchCenter(Half, shared_param=str(tmp_path / "log"), config=TWO) as center:
+        center._opening.bus.join(lambda event: told.append(event) if isinstance(event, WorkerEnded) else None)
+        await until(lambda: len(lines(tmp_path / "log")) == 2)
+        assert await center.submit(2) == 4
+        await until(lambda: "given up" in caplog.text)
+        await until(lambda: sorted(worker.state for worker in center.snapshot().workers) == ["lost", "ready"])
+    assert 'raise RuntimeError("only one licence")' in caplog.text
+    assert [event.fault.message for event in told if event.fault] in ([], ["only one licence"])
+
+
 # What workers say.
 
 

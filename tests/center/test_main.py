@@ -45,6 +45,30 @@ def test_an_unguarded_script_is_told_to_guard_itself(tmp_path: Path) -> None:
     assert err.count("Traceback (most recent call last)") == 1
 
 
+LOGS = """
+import asyncio, logging, sys, dispatch
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+opened = open({path!r}, "a", buffering=1)
+def tell(x: int) -> int:
+    logging.getLogger("mine").info("from shard %d", x)
+    print("into the script's file", x, file=opened)
+    return x
+if __name__ == "__main__":
+    center = dispatch.DataParallelDispatchCenter(tell, [7], config=dispatch.DispatchConfig(data_parallel=1))
+    asyncio.run(center.run())
+    print(open({path!r}).read(), end="")
+"""
+
+
+def test_what_the_main_script_opened_works_in_workers(tmp_path: Path) -> None:
+    """Its log handlers reach the parent, as `dispatch.runner`; its files are written, and by nobody else."""
+    path, file = tmp_path / "script.py", tmp_path / "file"
+    path.write_text(LOGS.format(path=str(file)))
+    code, out, err = ended(str(path))
+    assert (code, out) == (0, "into the script's file 7\n")
+    assert err.splitlines() == ["from shard 7"]
+
+
 def test_a_function_of_an_interactive_main_is_refused() -> None:
     """Neither `python -c` nor a script on stdin can be imported by workers: told before one is started."""
     sentence = (

@@ -1,6 +1,7 @@
 """A door reads lazily, hands on what it gets, and tells what became of it."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -75,6 +76,27 @@ async def test_an_unordered_stream_gives_what_is_done(center: Any, gate: Gate) -
 async def test_async_sources_are_read(center: Any) -> None:
     """An async iterable of shards serves as well as a sync one."""
     assert (await center.run(numbers(300))).values() == list(range(300))
+
+
+@on_both_loops
+@pytest.mark.parametrize("waits", [False, True])
+async def test_leaving_early_ends_an_async_generator(center: Any, waits: bool) -> None:
+    """Its `finally` has run when the stream is left, whether it was waiting for something or stood at a `yield`."""
+    ended = []
+
+    async def numbers() -> AsyncIterator[Job]:
+        try:
+            for n in itertools.count():
+                yield Job(arg=n)
+                if waits and n == 3:
+                    await asyncio.get_running_loop().create_future()
+        finally:
+            ended.append(True)
+
+    async with center.stream(numbers()) as outcomes:
+        await anext(aiter(outcomes))
+        assert not ended
+    assert ended
 
 
 @on_both_loops

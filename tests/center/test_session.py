@@ -176,7 +176,9 @@ async def test_leaving_takes_less_than_half_a_second(how: str) -> None:
     seconds = [await left(how, DataParallelDispatchCenter(hang, config=ONE)) for _ in range(3)]
     assert min(seconds) < 0.5
     assert descendants() <= before
-    assert open_files() == files
+    with anyio.fail_after(1):  # a loop may take some turns to let go of a socket
+        while open_files() != files:
+            await anyio.sleep(0.01)
 
 
 @on_both_loops

@@ -211,6 +211,8 @@ def test_an_exception_that_attacks_its_reader_is_none(ending: type[BaseException
         GeneratorExit(),
         asyncio.CancelledError("stop"),
         BaseException("base"),
+        StopIteration("a coroutine cannot raise it"),
+        StopAsyncIteration(),
         ExceptionGroup("two", [ValueError("a"), KeyError("b")]),
         BaseExceptionGroup("two", [SystemExit(1)]),
     ],

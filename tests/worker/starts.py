@@ -55,6 +55,14 @@ class Restores(DataParallelDispatchCenter[Any, Any]):
         return [type(param).__name__, sum(param.rows), Restores.restored]
 
 
+class TakesNone(DataParallelDispatchCenter[Any, Any]):
+    """Has nothing to share, and makes something of it."""
+
+    @staticmethod
+    def restore_shared_param(param: Any) -> list[str]:
+        return [repr(param)]
+
+
 class BadRestore(DataParallelDispatchCenter[Any, Any]):
     """Cannot restore."""
 

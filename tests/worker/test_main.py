@@ -74,12 +74,13 @@ async def test_a_shared_param_is_decoded_and_restored_once() -> None:
         shared.close()
 
 
-async def test_no_shared_param_is_none() -> None:
-    """Without a shared param nothing is restored, and the runner has None."""
+@pytest.mark.parametrize(("center", "value"), [("", None), ("tests.worker.starts:TakesNone", ["None"])])
+async def test_no_shared_param_is_none(center, value) -> None:
+    """Without a shared param the runner has None, and a centre that restores is given None."""
     async with on_stage(ProcessEngine) as stage:
-        start(stage, runner="tests.worker.starts:Fine", center="tests.worker.starts:BadRestore")
+        start(stage, runner="tests.worker.starts:Fine", center=center)
         await stage.ready()
         stage.give(starts.payload())
         await stage.see(stage.host.done, "no outcome")
-        assert stage.host.done()[0][1] is None
+        assert stage.host.done()[0][1] == value
     assert DispatchConfig().policy.isolation == "worker"
