@@ -234,7 +234,7 @@ class Crew:
     def _not_ready(self, seat: Seat, fault: Fault) -> None:
         """A worker could not be made ready: try again only if it could before, or nothing says that it never will."""
         seat.failed_starts += 1
-        hopeless = fault.final or fault.traceback or fault.cause == "startup"
+        hopeless = fault.final or fault.traceback or (fault.cause == "startup" and not seat.was_ready)
         patience = RESTARTS if seat.was_ready else STARTS
         if seat.failed_starts < patience and not hopeless and seat.barren <= BARREN:
             self._launch(seat)

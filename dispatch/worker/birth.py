@@ -47,7 +47,6 @@ def fork_runner(birth: Birth, slot: Slot, *, line: int) -> int:
         return pid
     try:
         os.close(line)
-        os.close(birth.slot_fd)
         _begin(birth, slot)
     finally:
         os._exit(1)
@@ -105,18 +104,14 @@ def _begin(birth: Birth, slot: Slot) -> NoReturn:
     os.setpgid(0, 0)
     die_with_parent(birth.nanny)
     keep_freed_memory()
-    pipes = {_pipe(0), _pipe(1), _pipe(2)} - {
-        None
-    }  # anyio's, of which uvloop leaves the originals open as well
-    close_if(lambda fd: fd > 2 and _pipe(fd) in pipes)
+    # Anyio's pipes, of which uvloop leaves the originals open as well, and the slot, which its map keeps open.
+    unwanted = {_file(fd) for fd in (birth.slot_fd, *filter(_is_pipe, (0, 1, 2)))}
+    close_if(lambda fd: fd > 2 and _file(fd) in unwanted)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    for fd in (
-        1,
-        2,
-        *map(_number, (sys.stdout, sys.stderr)),
-    ):  # anyio's streams: a log handler may have kept them
+    # The streams are anyio's, to the null device: a log handler may have kept them.
+    for fd in (1, 2, _number(sys.stdout), _number(sys.stderr)):
         os.dup2(birth.output_fd, fd)
     for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
@@ -135,14 +130,21 @@ def _number(stream: Any) -> int:
         return 2
 
 
-def _pipe(fd: int) -> tuple[int, int] | None:
-    """What a descriptor and its copies have in common, if it is a pipe or a socket."""
+def _file(fd: int) -> tuple[int, int]:
+    """What a descriptor and its copies have in common; zeros if it is not open."""
     try:
         found = os.fstat(fd)
     except OSError:
-        return None
-    kinds = stat.S_ISFIFO(found.st_mode) or stat.S_ISSOCK(found.st_mode)
-    return (found.st_dev, found.st_ino) if kinds else None
+        return 0, 0
+    return found.st_dev, found.st_ino
+
+
+def _is_pipe(fd: int) -> bool:
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def close_if(unwanted: Callable[[int], bool]) -> None:

@@ -47,7 +47,9 @@ def test_an_unguarded_script_is_told_to_guard_itself(tmp_path: Path) -> None:
 
 LOGS = """
 import asyncio, logging, sys, dispatch
-logging.basicConfig(level=logging.INFO, format="%(message)s")
+logging.basicConfig(format="%(message)s")
+for name in ("mine", "dispatch.runner"):
+    logging.getLogger(name).setLevel(logging.INFO)
 opened = open({path!r}, "a", buffering=1)
 def tell(x: int) -> int:
     logging.getLogger("mine").info("from shard %d", x)
@@ -56,7 +58,9 @@ def tell(x: int) -> int:
 if __name__ == "__main__":
     center = dispatch.DataParallelDispatchCenter(tell, [7], config=dispatch.DispatchConfig(data_parallel=1))
     asyncio.run(center.run())
-    print(open({path!r}).read(), end="")
+    opened.close()
+    with open({path!r}) as again:
+        print(again.read(), end="")
 """
 
 

@@ -49,6 +49,7 @@ async def soak(shards: int, *, seed: int, every: float = EVERY) -> Soaked:
     """Run so many shards among kills. Raises AssertionError if a shard was lost, or told twice, or told wrongly."""
     policy = Policy(
         timeout=1.0,
+        startup_timeout=5.0,  # a process that is stopped before it says hello is noticed by nothing else
         crash_budget=UNLIMITED,
         retry=Retry(attempts=UNLIMITED, on=("raised", "timed_out", "crashed", "out_of_memory")),
     )
