@@ -16,8 +16,8 @@ help:  ## this list
 demo: $(VENV)/.examples  ## grade HumanEval candidates with a pool of workers
 	@$(BIN)/python -m examples.humaneval $(ARGS)
 
-test: $(VENV)/.dev  ## the tests, once, on this Python
-	@$(BIN)/python -m pytest -q $(ARGS)
+test: $(VENV)/.dev  ## the tests, once, on this Python (most of them wait, so three at a time)
+	@$(BIN)/python -m pytest -q -n 3 $(ARGS)
 
 coverage: $(VENV)/.dev  ## the tests again, forks and subprocesses measured; under 95 % is a failure
 	@$(BIN)/coverage erase
