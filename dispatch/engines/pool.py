@@ -8,6 +8,7 @@ calls finds an empty pool of its own: nobody kills our processes but we, and nob
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 from anyio import CancelScope, current_time, to_process
@@ -52,7 +53,7 @@ class Apart:
 
 
 async def bury(error: BaseException) -> None:
-    """Close the process whose start failed: anyio kills it, and leaves its pipes to be complained about later.
+    """End and close the process whose start failed or was cancelled: anyio leaves its pipes, or all of it.
 
     The process is known only to the frame that raised `error`.
     """
@@ -61,6 +62,9 @@ async def bury(error: BaseException) -> None:
         process = trace.tb_frame.f_locals.get("process")
         if isinstance(process, Process):
             with CancelScope(shield=True, deadline=current_time() + _WITHIN):
+                if process.returncode is None:
+                    with suppress(ProcessLookupError):
+                        process.kill()
                 await process.aclose()
             return
         trace = trace.tb_next

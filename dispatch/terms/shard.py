@@ -5,13 +5,14 @@ An Entry's payload is encoded once and stays bytes: a retry, the journal and `ou
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeGuard
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    import random
+
     from typing_extensions import TypeVar
 
     P = TypeVar("P", default=Any)
@@ -71,6 +72,8 @@ def is_shard(payload: object) -> TypeGuard[Shard[Any]]:
 
 def shard_rng(seed: int, supplied_id: str, payload: bytes) -> random.Random:
     """A generator that depends on nothing but the seed and what identifies the shard."""
+    import random  # 4 ms, of which only runners that want random numbers pay
+
     identity = b"i" + supplied_id.encode() if supplied_id else b"p" + payload
     return random.Random(b"%d:%b" % (seed, identity))  # seeds from the SHA-512 of these bytes
 

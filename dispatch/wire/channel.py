@@ -11,7 +11,6 @@ import os
 import socket
 import struct
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -123,6 +122,8 @@ def listen() -> tuple[socket.socket, str, Callable[[], None]]:
     if sys.platform == "linux":
         directory, address = "", f"\0dispatch-{os.getpid()}-{os.urandom(8).hex()}"
     else:
+        import tempfile  # 5 ms, and not on Linux
+
         directory = tempfile.mkdtemp(prefix="dispatch-", dir="/tmp")  # short: AF_UNIX allows 104 bytes
         address = os.path.join(directory, "s")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

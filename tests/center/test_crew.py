@@ -148,7 +148,7 @@ class Slow(Runner):
 async def test_a_setup_that_never_ends_is_ended() -> None:
     """After `startup_timeout` the worker is killed, and the error shows where it hung."""
     before = descendants()
-    config = DispatchConfig(data_parallel=1, policy=Policy(startup_timeout=0.5))
+    config = DispatchConfig(data_parallel=1, policy=Policy(startup_timeout=3.0))
     with pytest.raises(StartupFailed, match="not ready within startup_timeout") as caught:
         await DataParallelDispatchCenter(Slow, [1], config=config).run()
     assert "in setup" in str(caught.value.__cause__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from dispatch import DataParallelDispatchCenter, DispatchConfig, Policy, Shard, StartupFailed
@@ -46,11 +48,20 @@ async def test_a_slow_setup_is_not_running() -> None:
 async def test_a_worker_that_is_not_ready_in_time(lateness: Lateness) -> None:
     """A `setup` that hangs ends the start within startup_timeout, with the stack that shows where."""
     center = DataParallelDispatchCenter(
-        HangsInSetup, range(3), config=DispatchConfig(data_parallel=2, policy=Policy(startup_timeout=0.5))
+        HangsInSetup, range(3), config=DispatchConfig(data_parallel=2, policy=Policy(startup_timeout=3.0))
     )
     with pytest.raises(StartupFailed, match="startup_timeout") as raised:
         await center.run()
     assert "in setup" in raised.value.fault.stack
+
+
+async def test_a_worker_process_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that does not even say hello within startup_timeout is told so, and is not left behind."""
+    (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(600)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    config = DispatchConfig(data_parallel=2, policy=Policy(startup_timeout=1.0))
+    with pytest.raises(StartupFailed, match="no worker process within 1 s"):
+        await DataParallelDispatchCenter(Culprit, config=config).run([Task(1)])
 
 
 async def test_the_shards_own_timeout(lateness: Lateness) -> None:
