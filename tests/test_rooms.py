@@ -57,6 +57,7 @@ LAZY = {
     "center.data_parallel": "center engines record",
     "center.dummy": "center engines record",
     "center.session": "record",  # sqlite3 only with a work_dir
+    "worker.nanny": "worker",  # the parent imports it too, and needs no lane
     "worker.main": "worker",  # asyncio only in the async lane
     "cli": "record",  # rich is an extra
 }

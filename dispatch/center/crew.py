@@ -34,9 +34,7 @@ __all__ = ("Crew",)
 
 BARREN = 20  # lives in a row of a worker that settle no shard, before it is given up
 STARTS = 3  # failed starts in a row of a worker, where nothing says why
-RESTARTS = (
-    10  # the same of a worker that was ready before, or died before it ran anything of ours (of a SIGINT?)
-)
+RESTARTS = 10  # the same of a worker that was ready before, or whose process died too young (of a SIGINT?)
 
 _log = logging.getLogger("dispatch")
 _output = logging.getLogger("dispatch.runner")
@@ -237,9 +235,8 @@ class Crew:
         """A worker could not be made ready: try again only if it could before, or nothing says that it never will."""
         seat.failed_starts += 1
         hopeless = fault.final or fault.traceback or (fault.cause == "startup" and not seat.was_ready)
-        patience = (
-            RESTARTS if seat.was_ready or (fault.signal is None and fault.exit_code is None) else STARTS
-        )
+        unseen = fault.signal is None and fault.exit_code is None
+        patience = RESTARTS if seat.was_ready or unseen else STARTS
         if seat.failed_starts < patience and not hopeless and seat.barren <= BARREN:
             self._launch(seat)
             return

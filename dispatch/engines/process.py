@@ -21,7 +21,7 @@ import anyio
 import msgspec
 from anyio import BrokenWorkerProcess, CancelScope, to_process
 from anyio.abc import TaskGroup
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from dispatch.engines.base import Engine, Host, Start
 from dispatch.engines.chores import Chores
@@ -74,6 +74,10 @@ class _Worker:
         self.hung_up = False  # its runner closed the connection, and lived on
         self.heard_at = time.monotonic()
         self.gone = anyio.Event()
+
+    def order(self) -> frames.Launch:
+        """To its nanny: begin this life."""
+        return frames.Launch(self.life, Raw(encode(self.start.lease)))
 
 
 class ProcessEngine(Engine):
@@ -167,7 +171,7 @@ class ProcessEngine(Engine):
             if worker.leaving:
                 channel.send(frames.Stop())
             else:
-                channel.send(frames.Launch(worker.life))
+                channel.send(worker.order())
 
     def _runner_silent(self, worker: _Worker) -> None:
         worker.runner = None
@@ -215,7 +219,7 @@ class ProcessEngine(Engine):
             self._chores.start_soon(self._call, worker)
         else:
             self._begin(worker)
-            worker.nanny.send(frames.Launch(worker.life))
+            worker.nanny.send(worker.order())
 
     def _begin(self, worker: _Worker) -> None:
         worker.life += 1
@@ -303,7 +307,6 @@ class ProcessEngine(Engine):
             number=start.number,
             address=self._address,
             token=self._token,
-            lease=start.lease,
             env=start.env,
             startup_timeout=start.startup_timeout,
             asked_at=time.time(),

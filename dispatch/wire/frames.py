@@ -176,9 +176,10 @@ class Output(_Frame, frozen=True, tag="output"):
 
 # Centre -> nanny.
 class Launch(_Frame, frozen=True, tag="launch"):
-    """Fork the runner process of this life."""
+    """Fork the runner process of this life, which runs what the Lease says."""
 
     life: int
+    lease: Raw
 
 
 class Fence(_Frame, frozen=True, tag="fence"):

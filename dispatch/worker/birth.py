@@ -22,7 +22,7 @@ from dispatch.wire.codec import decoder_for, encode
 from dispatch.worker.kernel import die_with_parent, keep_freed_memory
 from dispatch.worker.main import run_process
 from dispatch.worker.slot import Slot
-from dispatch.worker.spec import Place
+from dispatch.worker.spec import Lease, Place
 
 __all__ = ("Birth", "close_if", "fork_runner", "spawn_runner", "spawned")
 
@@ -30,9 +30,10 @@ _BOOT = "from dispatch.worker.birth import spawned; spawned()"
 
 
 class Birth(Struct, frozen=True, kw_only=True):
-    """What a runner process is born with: its place and life, its nanny's pid, and descriptors of the nanny's."""
+    """What a runner process is born with: its place, lease and life, its nanny's pid, and files."""
 
     place: Place
+    lease: Lease
     life: int
     nanny: int
     slot_fd: int
@@ -83,8 +84,8 @@ def spawned() -> NoReturn:
     sys.argv[:] = [""]
     os.environ.pop("PYTHONPATH", None)
     if birth.place.main and "__main__" in (
-        birth.place.lease.runner.partition(":")[0],
-        birth.place.lease.center.partition(":")[0],
+        birth.lease.runner.partition(":")[0],
+        birth.lease.center.partition(":")[0],
     ):
         _rerun_main(birth.place.main)
     _begin(birth, Slot.mapped(birth.slot_fd))
@@ -118,7 +119,9 @@ def _begin(birth: Birth, slot: Slot) -> NoReturn:
     signal.set_wakeup_fd(-1)
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
-    run_process(birth.place, birth.life, slot=slot, capture_fd=birth.output_fd, stack_fd=birth.stack_fd)
+    run_process(
+        birth.place, birth.lease, birth.life, slot=slot, capture_fd=birth.output_fd, stack_fd=birth.stack_fd
+    )
     raise AssertionError("run_process does not return")
 
 

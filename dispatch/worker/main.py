@@ -28,7 +28,7 @@ from dispatch.worker.spec import Lease, Place
 __all__ = ("run_process", "serve")
 
 
-def run_process(place: Place, life: int, *, slot: Slot, capture_fd: int, stack_fd: int) -> None:
+def run_process(place: Place, lease: Lease, life: int, *, slot: Slot, capture_fd: int, stack_fd: int) -> None:
     """Be a runner process, from just after the fork until `_exit`. The nanny has set up group and descriptors."""
     code = 1
     try:
@@ -40,7 +40,7 @@ def run_process(place: Place, life: int, *, slot: Slot, capture_fd: int, stack_f
         faulthandler.register(signal.SIGUSR1, stack_fd, all_threads=True)
         line = Line.connect(place.address, limit=FROM_CENTER)
         line.send(frames.Connect(place.token, "runner", place.number, os.getpid(), life))
-        code = serve(place.lease, line, slot, capture=capture, stack_fd=stack_fd)
+        code = serve(lease, line, slot, capture=capture, stack_fd=stack_fd)
     except ConnectionError:
         code = 0  # the centre is gone, and with it whoever would want to know
     except SystemExit as leaving:

@@ -7,6 +7,7 @@ the slot. A deadline is judged here, beside the work and on one clock, so that a
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import select
@@ -22,7 +23,7 @@ from dispatch.worker.birth import Birth, close_if, fork_runner, spawn_runner
 from dispatch.worker.kernel import become_subreaper, kill_tree, memory_of, started_at, thread_count
 from dispatch.worker.output import nameless_file, read_tail, trim
 from dispatch.worker.slot import Slot
-from dispatch.worker.spec import Place
+from dispatch.worker.spec import Lease, Place
 
 __all__ = ("main",)
 
@@ -32,6 +33,7 @@ FENCE_PAUSE = 0.002  # seconds: longer than any store takes to be seen by anothe
 STACK_WAIT = 0.05  # seconds that a runner gets to write down where it hangs
 BLAS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
+_lease = decoder_for(Lease).decode
 _decode = control_decoder(frames.Launch, frames.Fence, frames.Kill, frames.Stop)
 
 
@@ -62,7 +64,7 @@ class Nanny:
     def __init__(self, place: Place, line: Line) -> None:
         self._place, self._line, self._parent = place, line, os.getppid()
         self._forks = thread_count() == 1
-        self._memory_limit = None if place.lease.isolation == "fork" else place.lease.memory_limit
+        self._memory_limit: int | None = None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
             signal.signal(number, signal.SIG_IGN)
         become_subreaper()
@@ -83,6 +85,9 @@ class Nanny:
     def watch(self) -> NoReturn:
         """Obey and observe until told to stop."""
         self._line.send(frames.Welcome(self._forks))
+        import dispatch.worker.sync_lane  # noqa: F401  (so that runner processes are born with it)
+
+        gc.freeze()  # a collection in a runner process would copy every page that it was born with
         while True:
             ready = [fd for fd, _ in self._poll.poll(self._wait() * 1000)]
             if self._line.fileno() in ready:
@@ -105,7 +110,7 @@ class Nanny:
         for body in bodies:
             command = _decode(body)
             if isinstance(command, frames.Launch):
-                self._launch(command.life)
+                self._launch(command.life, _lease(command.lease))
             elif isinstance(command, frames.Fence):
                 self._raise_fence(command)
             elif isinstance(command, frames.Kill):
@@ -113,14 +118,16 @@ class Nanny:
             else:
                 self.leave()
 
-    def _launch(self, life: int) -> None:
+    def _launch(self, life: int, lease: Lease) -> None:
         now = monotonic()
         self._life = life
+        self._memory_limit = None if lease.isolation == "fork" else lease.memory_limit
         for fd in (self._output, self._stack):
             os.ftruncate(fd, 0)
         self._slot.reset(since=0.0, deadline=now + self._place.startup_timeout)
         birth = Birth(
             place=self._place,
+            lease=lease,
             life=life,
             nanny=os.getpid(),
             slot_fd=self._slot_fd,

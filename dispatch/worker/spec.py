@@ -1,4 +1,4 @@
-"""What a worker is told once, through anyio's private pipe: where its centre listens, and what to run."""
+"""What a worker is told: through anyio's private pipe where its centre listens, and then what to run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ class Place(Struct, frozen=True, kw_only=True):
     number: int
     address: str
     token: bytes
-    lease: Lease
     env: dict[str, str] = {}
     startup_timeout: float = 60.0
     asked_at: float = 0.0  # wall time; a process that started earlier has served somebody else

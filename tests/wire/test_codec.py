@@ -390,7 +390,7 @@ def test_a_control_decoder_knows_its_own_kinds_only() -> None:
     read = control_decoder(frames.Kill, frames.Stop)
     assert read(frames.encode(frames.Stop())[4:]) == frames.Stop()
     with pytest.raises(FrameError):
-        read(frames.encode(frames.Launch(1))[4:])
+        read(frames.encode(frames.Launch(1, Raw(b"\xc0")))[4:])
 
 
 @given(st.binary(max_size=200))

@@ -33,7 +33,7 @@ ONE_OF_EACH = [
     frames.Call(5, "next_key", Raw(b"\x91\x01"), Raw(b"\x80")),
     frames.Progress(7, 1.0, None),
     frames.Output(0, "hé\n", 17),
-    frames.Launch(2),
+    frames.Launch(2, Raw(b"\xc0")),
     frames.Fence(9, [7]),
     frames.Kill(),
     frames.Stop(),
