@@ -32,9 +32,9 @@ _HOMES = {
     "center.local": "LocalDispatchCenter",
     "center.registry": "RunnerType register",
     "terms.config": "DispatchConfig Policy Retry",
-    "terms.errors": "CenterClosed CenterOpen ConfigError DispatchError DuplicateShard GiveUp OutOfMemory QueueFull"
-    " RemoteError RemoteTraceback RetryLater RunnerError ShardCancelled ShardError ShardTimeout StartupFailed"
-    " Undeliverable UnguardedMain WorkerDied",
+    "terms.errors": "CenterClosed CenterOpen ConfigError DispatchError DuplicateShard GiveUp JournalError OutOfMemory"
+    " QueueFull RemoteError RemoteTraceback RetryLater RunDrifted RunnerError ShardCancelled ShardError ShardTimeout"
+    " StartupFailed Undeliverable UnguardedMain WorkDirOccupied WorkerDied",
     "terms.event": "Closed Draining Event Opened Printed Progressed Retrying Settled Snapshot WorkerEnded WorkerReady"
     " WorkerState",
     "terms.outcome": "Attempt Cancelled Cause Done Failed Fault Outcome Plan PlannedShard Report WorkerFigures",

@@ -7,6 +7,9 @@ DispatchError
 ├── CenterClosed (RuntimeError)     a door of a centre that is not open
 ├── CenterOpen (RuntimeError)       open() on a centre that is open
 ├── QueueFull (RuntimeError)        submit(nowait=True) with max_pending shards waiting
+├── JournalError                    the record of a run cannot be read or written
+├── RunDrifted                      the record in a work_dir was made with another runner or shared param
+├── WorkDirOccupied                 another run goes on in a work_dir
 ├── UnguardedMain (RuntimeError)    a worker imports a script that starts a centre
 └── ShardError                      what `unwrap` raises for an outcome that is not Done
     ├── RemoteError                 the runner raised, and its type cannot or must not be rebuilt here
@@ -22,6 +25,9 @@ GiveUp and RetryLater are not errors of ours: a runner raises them to steer its 
 
 from __future__ import annotations
 
+import time
+from functools import partial
+
 __all__ = (
     "CenterClosed",
     "CenterOpen",
@@ -29,11 +35,13 @@ __all__ = (
     "DispatchError",
     "DuplicateShard",
     "GiveUp",
+    "JournalError",
     "OutOfMemory",
     "QueueFull",
     "RemoteError",
     "RemoteTraceback",
     "RetryLater",
+    "RunDrifted",
     "RunnerError",
     "ShardCancelled",
     "ShardError",
@@ -41,6 +49,7 @@ __all__ = (
     "StartupFailed",
     "Undeliverable",
     "UnguardedMain",
+    "WorkDirOccupied",
     "WorkerDied",
 )
 
@@ -110,6 +119,52 @@ class QueueFull(DispatchError, RuntimeError):
 
     def __str__(self) -> str:
         return f"{self.limit} shards are pending already; await, or raise max_pending"
+
+
+class JournalError(DispatchError):
+    """The record of a run cannot be read or written. What had been reported before stands in it."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path, self.problem = path, problem
+        super().__init__(path, problem)
+
+    def __str__(self) -> str:
+        return f"journal {self.path}: {self.problem}"
+
+
+class RunDrifted(DispatchError):
+    """A run was to go on, but not with what began it: `changes` says for each thing what it was and what it is."""
+
+    def __init__(self, work_dir: str, changes: dict[str, tuple[str, str]]) -> None:
+        self.work_dir, self.changes = work_dir, changes
+        super().__init__(work_dir, changes)
+
+    def __str__(self) -> str:
+        differs = "; ".join(f"{what} was {old}, now {new}" for what, (old, new) in self.changes.items())
+        return (
+            f"the run recorded in {self.work_dir} cannot go on: {differs}; its outcomes may not fit. Use another "
+            'work_dir, or resume="none" to start afresh beside them, or allow_drift=True to reuse them'
+        )
+
+
+class WorkDirOccupied(DispatchError):
+    """Another run goes on in this work_dir. `started_at` is wall time in seconds."""
+
+    def __init__(self, work_dir: str, *, pid: int, host: str, started_at: float) -> None:
+        self.work_dir, self.pid, self.host, self.started_at = work_dir, pid, host, started_at
+        super().__init__(work_dir, pid, host, started_at)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """By keyword, as it was made."""
+        made = partial(WorkDirOccupied, pid=self.pid, host=self.host, started_at=self.started_at)
+        return made, (self.work_dir,)
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started_at))
+        return (
+            f"{self.work_dir} is in use by process {self.pid} on {self.host}, since {since}; "
+            "wait for it, stop it, or use another work_dir"
+        )
 
 
 class UnguardedMain(DispatchError, RuntimeError):
