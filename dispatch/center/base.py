@@ -282,7 +282,7 @@ class DispatchCenter(ABC, Generic[P, R]):
             raise CenterOpen
         from dispatch.center.opening import Opening
 
-        opening = Opening(self)
+        opening = Opening(self, for_a_run=self._is_lent)
         self._is_opening = True
         try:
             await opening.open()

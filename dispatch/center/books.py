@@ -26,10 +26,27 @@ from dispatch.wire.frames import Results
 __all__ = ("Books", "DoorLike")
 
 
+class Recording(Protocol):
+    """What must be known of a recorder."""
+
+    def write(self, outcomes: list[Any], *, size: int, slot: int, seconds: float) -> None:
+        """Write outcomes, then `tell` of them."""
+        ...
+
+    def retried(self, entry: Entry) -> None:
+        """An attempt of a shard failed, and another one is due."""
+        ...
+
+
 class DoorLike(Protocol):
     """What must be known of a door."""
 
     stopping: bool
+
+    @property
+    def recorder(self) -> Recording | None:
+        """Writes what becomes of this door's shards; None: nothing is kept."""
+        ...
 
     def halt(self) -> None:
         """Read no more shards."""
@@ -53,6 +70,7 @@ class Books:
         self.counts = {"done": 0, "failed": 0, "cancelled": 0}
         self.on_ready: Callable[[], None] = _nothing  # a delayed shard is ready
         self.on_settled: Callable[[], None] = _nothing
+        self.on_sent: Callable[[Seat], None] = _ignore  # what a worker has in hand has changed
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -77,14 +95,23 @@ class Books:
         """Shards of one door have their outcomes, all of one kind."""
         if not outcomes:
             return
-        self.counts[_KINDS[type(outcomes[0])]] += len(outcomes)
         if seat is not None:
             self.queue.pace(key).ran(len(outcomes), seconds)
+        door = self.doors.get(key)
+        slot = seat.slot if seat else -1
+        if door is not None and door.recorder is not None:
+            door.recorder.write(outcomes, size=size, slot=slot, seconds=seconds)
+        else:
+            self.tell(key, outcomes, size=size, slot=slot, seconds=seconds)
+
+    def tell(self, key: int, outcomes: list[Any], *, size: int, slot: int, seconds: float) -> None:
+        """Say what became of shards of one door; where they are recorded, they have been written by now."""
+        self.counts[_KINDS[type(outcomes[0])]] += len(outcomes)
         if self.bus.heard:
             self.bus.say(event.Settled(at=time.time(), outcomes=list(outcomes)))
         door = self.doors.get(key)
         if door is not None:
-            door.take(outcomes, size=size, slot=seat.slot if seat else -1, seconds=seconds)
+            door.take(outcomes, size=size, slot=slot, seconds=seconds)
         self.on_settled()
 
     def done(self, seat: Seat, results: Results[Any], size: int) -> int:
@@ -137,6 +164,9 @@ class Books:
                     at=time.time(), shard_id=entry.shard_id, attempt=attempt, fault=fault, wait=wait
                 )
                 self.bus.say(told)
+                door = self.doors.get(key)
+                if door is not None and door.recorder is not None:
+                    door.recorder.retried(entry)
                 self.queue.delay(entry, monotonic() + wait)
                 self._wake_when_due()
 
@@ -211,6 +241,10 @@ class Books:
 
 
 def _nothing() -> None:
+    pass
+
+
+def _ignore(seat: Seat) -> None:
     pass
 
 

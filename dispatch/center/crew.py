@@ -164,6 +164,7 @@ class Crew:
         """A life is over: charge who is to blame, run the others elsewhere, begin the next life."""
         seat = self.seats[worker]
         held = self.books.ledger.take_all(worker)
+        self.books.on_sent(seat)
         evidence = fault or seat.never_ready or end_fault(ended, nonsense=seat.nonsense)
         state, nonsense = seat.state, seat.nonsense
         expected = state == "leaving" or self.closing

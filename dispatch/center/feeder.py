@@ -93,6 +93,7 @@ class Feeder:
         if len(seat.frames) == 1:
             seat.heard_at = monotonic()
         self._engine.send_work(seat.number, work, [entry.payload for entry in entries])
+        self._books.on_sent(seat)
         if self._looking is None:
             self._looking = asyncio.get_running_loop().call_later(LOOK, self._look)
 

@@ -112,6 +112,11 @@ class Intake:
             known = ", ".join(sorted(self._codecs))
             raise ConfigError(f"{name}: runner", shard.runner, f"this centre's init_runners gives: {known}")
 
+    def unread(self, entries: list[Entry]) -> None:
+        """The newest entries are taken back: it is as if they had not been read."""
+        self.read -= len(entries)
+        self._ids.difference_update(entry.id for entry in entries)
+
     def forget(self, outcomes: list[Any]) -> None:
         """Settled shards give their ids back: uniqueness is checked among unfinished ones, so memory is bounded."""
         if self._ids:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import sys
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -14,23 +14,25 @@ import anyio
 from anyio import CancelScope
 
 from dispatch.center.concrete import Concrete
-from dispatch.center.run import Outcomes, RunDoor, SourceDoor, StreamDoor
+from dispatch.center.run import RunDoor, SourceDoor
 from dispatch.center.seat import Seat
 from dispatch.center.session import Session
+from dispatch.center.stream import Outcomes, StreamDoor
 from dispatch.center.submit import CallDoor
 from dispatch.engines.base import Start
 from dispatch.record.bus import Bus
-from dispatch.terms.errors import ConfigError, RunnerError, UnguardedMain
+from dispatch.terms.errors import ConfigError, JournalError, RunnerError, UnguardedMain
 from dispatch.terms.event import Closed, Event
 from dispatch.terms.outcome import Report
 from dispatch.wire.calls import CallTable
 from dispatch.wire.codec import Codec
-from dispatch.wire.shared import SharedFile, publish
+from dispatch.wire.shared import SharedFile, fingerprint, publish
 from dispatch.worker.runner import Target, describe, reference
 from dispatch.worker.spec import Lease
 
 if TYPE_CHECKING:
     from dispatch.center.base import DispatchCenter
+    from dispatch.center.recorder import Recorder
 
 __all__ = ("Opening",)
 
@@ -40,11 +42,13 @@ STOPPED_WITHIN = 2.0  # seconds that the shards of a door that is left get to be
 class Opening:
     """What a centre is while it is open."""
 
-    def __init__(self, center: DispatchCenter[Any, Any]) -> None:
+    def __init__(self, center: DispatchCenter[Any, Any], *, for_a_run: bool = False) -> None:
         """Check the declarations. Raises ConfigError or RunnerError, UnguardedMain where a worker imports it."""
         if sys.orig_argv[-2:] == ["-m", "anyio.to_process"]:
             raise UnguardedMain
         self._center = center
+        self._for_a_run = for_a_run  # opened by a run or a stream, which comes next
+        self._recorder: Recorder | None = None  # of that run
         self._targets = center.check()
         self.bus = Bus()
         self._keys = count(1)
@@ -67,7 +71,10 @@ class Opening:
             param = await param
         if param is not None:
             self._shared = publish(param)
+        self._identity = self._identified(param)
         try:
+            if self._for_a_run:  # who may not write there starts no workers
+                self._recorder = await self._new_recorder()
             seats = [self._seat(number, target, param) for number, target in enumerate(self._targets)]
             calls = CallTable(center)
             self.session = Session(
@@ -77,6 +84,7 @@ class Opening:
             await self.session.open()
         except BaseException:
             self._unshare()
+            await self._put_down()
             raise
         self.calls = CallDoor(self.session, next(self._keys), self._codecs, config=center.config)
 
@@ -106,7 +114,37 @@ class Opening:
 
     async def close(self, *, now: bool = False, grace: float | None = None) -> None:
         """See Session.close; the shared param's file goes too."""
-        await self.session.close(now=now, grace=grace)
+        try:
+            await self.session.close(now=now, grace=grace)
+        finally:
+            await self._put_down()
+
+    # The journal.
+
+    def _identified(self, param: Any) -> Any:
+        """What outcomes depend on beside their shards; None where nothing is recorded."""
+        if self._center.config.work_dir is None:
+            return None
+        from dispatch.record.journal import Identity
+
+        told = [describe(target) for target in self._targets]
+        shared = None if self._shared is None else fingerprint(param, self._shared)
+        return Identity(runners={each.name: each.version for each in told}, shared=shared)
+
+    async def _new_recorder(self) -> Recorder | None:
+        """Own the work_dir, if there is one."""
+        if self._identity is None:
+            return None
+        from dispatch.center.recorder import Recorder
+
+        return await Recorder.open(self._center.config, self._identity, self._codecs, bus=self.bus)
+
+    async def _put_down(self) -> None:
+        """The run that this was opened for never came."""
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            with CancelScope(shield=True):
+                await recorder.close(finished=False)
 
     def _unshare(self) -> None:
         if self._shared is not None:
@@ -151,20 +189,36 @@ class Opening:
     ) -> AsyncGenerator[None]:
         """Read the source while inside; on leaving stop what is not done, and tell the centre what became of it."""
         source = self._center.iter_shards() if shards is None else shards
+        await self._record(door)
         failed = True
         try:
-            async with _background(door.pump, source):
-                yield
-            failed = False
+            async with _recorded(door):
+                try:
+                    async with _background(door.pump, source):
+                        yield
+                    failed = False
+                finally:
+                    if door.settled:
+                        door.leave()
+                    else:
+                        await door.stopped(STOPPED_WITHIN)
         finally:
-            if door.settled:
-                door.leave()
-            else:
-                await door.stopped(STOPPED_WITHIN)
             # Only a caller that is on its way out cannot wait for ever.
             patience = self._center.config.policy.grace + STOPPED_WITHIN if failed else None
             with anyio.move_on_after(patience, shield=failed):
                 await self._center.post_process(door.report())
+
+    async def _record(self, door: SourceDoor[Any]) -> None:
+        """Let the journal have what goes through a door, if there is a work_dir."""
+        door.recorder, self._recorder = self._recorder, None
+        try:
+            if door.recorder is None:
+                door.recorder = await self._new_recorder()
+        except BaseException:
+            door.leave()
+            raise
+        if door.recorder is not None:
+            door.recorder.begin(self.session, door)
 
     async def events(self) -> AsyncIterator[Event]:
         """Events until the centre closes."""
@@ -172,6 +226,20 @@ class Opening:
             yield event
             if isinstance(event, Closed):
                 return
+
+
+@asynccontextmanager
+async def _recorded(door: SourceDoor[Any]) -> AsyncGenerator[None]:
+    """On leaving, all that became of the door's shards is written, and the work_dir is free."""
+    try:
+        yield
+    except BaseException:
+        if door.recorder is not None:
+            with suppress(JournalError):  # what is on its way out goes before
+                await door.recorder.close(finished=False)
+        raise
+    if door.recorder is not None:
+        await door.recorder.close(finished=door.finished_whole)
 
 
 @asynccontextmanager
@@ -220,7 +288,7 @@ def _on_asyncio() -> bool:
 @asynccontextmanager
 async def own(center: DispatchCenter[Any, Any]) -> AsyncGenerator[Opening]:
     """An opening for one run or stream, beside another's."""
-    opening = Opening(center)
+    opening = Opening(center, for_a_run=True)
     await opening.open()
     try:
         yield opening

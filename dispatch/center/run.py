@@ -7,22 +7,26 @@ pace is the brake. Shards are read and outcomes handed on in bunches, with the e
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from itertools import islice
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 
-from dispatch.center.intake import Intake, by_runner
+from dispatch.center.intake import Intake, Taken, by_runner
 from dispatch.center.session import Session
 from dispatch.terms.config import DispatchConfig
 from dispatch.terms.errors import StartupFailed
-from dispatch.terms.outcome import Cancelled, Done, Failed, Report, WorkerFigures
+from dispatch.terms.outcome import Done, Failed, Report, WorkerFigures
+from dispatch.terms.shard import Entry
 from dispatch.wire.codec import Codec
 
-__all__ = ("Outcomes", "RunDoor", "SourceDoor", "StreamDoor")
+if TYPE_CHECKING:
+    from dispatch.center.recorder import Recorder
+    from dispatch.center.reuse import Admitted
+
+__all__ = ("RunDoor", "SourceDoor")
 
 READING = 0.001  # seconds that a sync source may take for a bunch
 CLOSED_WITHIN = 0.25  # seconds that an async generator which is left gets for its `finally`
@@ -40,6 +44,10 @@ class SourceDoor(Generic[R]):
         self.session, self.key = session, key
         self.stopping = False
         self.intake = Intake(key, codecs)
+        self.recorder: Recorder | None = (
+            None  # writes what becomes of the shards, and knows what became of them
+        )
+        self.reused = 0
         self.counts: dict[str, int] = {}
         self.error: BaseException | None = None
         self.exhausted = False  # the source ended, and was read to its end
@@ -72,7 +80,8 @@ class SourceDoor(Generic[R]):
             error.add_note(
                 f"dispatch: raised while reading shards, after {self.intake.read}; those finish first"
             )
-            self.error = error
+            if self.error is None:  # else the record is broken, and that is why
+                self.error = error
         finally:
             self._blame_startup()
             self._over = True
@@ -104,7 +113,7 @@ class SourceDoor(Generic[R]):
             finally:
                 # A source that works for its shards blocks the event loop: not for long at a time.
                 step = min(BUNCH, 2 * step) if monotonic() - began < READING else max(1, step // 4)
-                self._admit(payloads)
+                await self._admit(payloads)
             if len(payloads) < number:
                 self.exhausted = True
                 return
@@ -113,7 +122,7 @@ class SourceDoor(Generic[R]):
     async def _pump_async(self, source: AsyncIterable[Any]) -> None:
         try:
             async for payload in source:
-                self._admit([payload])
+                await self._admit([payload])
                 if not await self._allowed():
                     return
             self.exhausted = True
@@ -137,19 +146,69 @@ class SourceDoor(Generic[R]):
             await self._room.wait()
         return 0
 
-    def _admit(self, payloads: list[Any]) -> None:
+    async def _admit(self, payloads: list[Any]) -> None:
+        """Take in what was read. Waits for nothing, unless the record must be searched."""
         if not payloads:
             return
+        start = self.intake.read
         taken = self.intake.take(payloads, monotonic())
         self._held_bytes += taken.size
-        if taken.failed:
+        if self.recorder is not None:
+            await self._admit_recorded(taken, payloads, start)
+        else:
             self.session.books.settle(self.key, taken.failed)
-        if taken.entries:
-            self.session.books.queue.pace(self.key).sized(len(taken.entries), taken.size)
-            for group in by_runner(taken.entries) if taken.special else [taken.entries]:
-                self.session.push(group, special=taken.special)
+            self._push(taken.entries, special=taken.special)
+            if taken.entries:
+                self.session.books.queue.pace(self.key).sized(len(taken.entries), taken.size)
         if taken.error is not None:
             raise taken.error
+
+    def _push(self, entries: list[Entry], *, special: bool) -> None:
+        if entries:
+            for group in by_runner(entries) if special else [entries]:
+                self.session.push(group, special=special)
+
+    async def _admit_recorded(self, taken: Taken, payloads: list[Any], start: int) -> None:
+        """Settle what the record holds, run the rest. What is not looked up when this is cancelled was not read."""
+        assert self.recorder is not None
+        unfit = {failed.entry.index: failed for failed in taken.failed}
+        entries = taken.entries
+        if unfit:
+            entries = sorted([*entries, *(failed.entry for failed in taken.failed)], key=_entry_index)
+        names = self.recorder.digests(entries, payloads, start=start, special=taken.special)
+        at = 0
+        try:
+            while at < len(entries):
+                while at and self._held_bytes >= self._config.max_pending_bytes:  # recorded values are large
+                    self._room = anyio.Event()
+                    await self._room.wait()
+                found = await self.recorder.reuse.admit(entries[at:], names[at:], unfit)
+                failed = [
+                    unfit[entry.index] for entry in entries[at : at + found.number] if entry.index in unfit
+                ]
+                at += found.number
+                self._settle_recorded(found, failed)
+                if found.duplicate is not None:
+                    raise found.duplicate
+        finally:
+            self.intake.unread(entries[at:])
+
+    def _settle_recorded(self, found: Admitted, failed: list[Any]) -> None:
+        books = self.session.books
+        for outcomes, size in ((found.done, found.size), (found.failed, 0)):
+            if outcomes:
+                self.reused += len(outcomes)
+                books.tell(self.key, outcomes, size=size, slot=-1, seconds=0.0)
+        books.settle(self.key, failed)
+        if found.fresh:
+            books.queue.pace(self.key).sized(
+                len(found.fresh), sum(len(entry.payload) for entry in found.fresh)
+            )
+        together = [entry for entry in found.fresh if not entry.alone]
+        self._push(together, special=any(entry.special or entry.runner for entry in together))
+        if len(together) < len(found.fresh):
+            books.back(entry for entry in found.fresh if entry.alone)
+            self.session.crew.feeder.feed()
 
     # Settling.
 
@@ -191,10 +250,32 @@ class SourceDoor(Generic[R]):
 
     def keep(self, outcomes: list[Any], size: int) -> None:
         """What becomes of outcomes."""
-        raise NotImplementedError  # the two kinds of door below
+        raise NotImplementedError  # the two kinds of door, here and in stream.py
 
     def _buffered_bytes(self) -> float:
         return 0.0
+
+    def drop(self, outcomes: list[Any]) -> None:
+        """Called by the recorder: nobody hears of these outcomes, because they could not be written."""
+        self._settled += len(outcomes)
+        self._handed += len(outcomes)
+        self.intake.forget(outcomes)
+        self._tell()
+
+    def fail(self, error: Exception) -> None:
+        """Called by the recorder: nothing can be written any more."""
+        self.error = error
+        self.stop()
+
+    def progress(self) -> dict[str, Any]:
+        """Called by the recorder: how far this door is."""
+        return {
+            "counts": dict(self.counts),
+            "total": self.intake.read,
+            "total_known": self.exhausted,
+            "unsettled": self.intake.read - self._settled,
+            "seconds": monotonic() - self._began,
+        }
 
     def _tell(self) -> None:
         if not self._progress.is_set():
@@ -257,16 +338,22 @@ class SourceDoor(Generic[R]):
             counts=dict(self.counts),
             total=self.intake.read,
             total_known=self.exhausted,
+            reused=self.reused,
             seconds=monotonic() - self._began,
             workers=workers,
-            interrupted=self._interrupted,
+            interrupted=self.interrupted,
             collected=self._collects,
         )
 
     _collects = False
 
     @property
-    def _interrupted(self) -> bool:
+    def finished_whole(self) -> bool:
+        """Whether every shard of the source has its outcome, and nobody ended it before its time."""
+        return self.settled and self.error is None and not self.interrupted and not self._gave_up
+
+    @property
+    def interrupted(self) -> bool:
         """Whether somebody ended it before its time; not its own source, failures or workers."""
         ended = self.exhausted or self.error is not None
         return not self._gave_up and (self.session.draining or self.stopping or not ended)
@@ -285,83 +372,8 @@ class RunDoor(SourceDoor[R]):
             self._kept.extend(outcomes)
 
 
-class StreamDoor(SourceDoor[R]):
-    """Hands outcomes to a consumer, as they come or in input order."""
-
-    def __init__(self, *args: Any, ordered: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._ordered = ordered
-        self._early: dict[int, Any] = {}
-        self._next = 0
-        self._buffer: deque[tuple[list[Any], int]] = deque()
-        self._waiting_bytes = 0.0
-
-    def keep(self, outcomes: list[Any], size: int) -> None:
-        if not isinstance(outcomes[0], Done):
-            self._kept.extend(outcomes)
-        if self._ordered:
-            outcomes = self._in_order(outcomes)
-        self._waiting_bytes += size
-        self._held_bytes += size
-        if outcomes:
-            self._buffer.append((outcomes, size))
-        elif self._buffer:
-            bunch, before = self._buffer.pop()
-            self._buffer.append((bunch, before + size))
-
-    def _in_order(self, outcomes: list[Any]) -> list[Any]:
-        early = self._early
-        for outcome in outcomes:
-            early[outcome.entry.index] = outcome
-        ready: list[Any] = []
-        while self._next in early:
-            ready.append(early.pop(self._next))
-            self._next += 1
-        return ready
-
-    def _buffered_bytes(self) -> float:
-        return self._waiting_bytes
-
-    async def bunch(self) -> list[Any] | None:
-        """The next outcomes, None after the last. Raises what the source raised, after the last."""
-        while not self._buffer:
-            if self.settled:
-                if self.error is not None:
-                    raise self.error
-                return None
-            self._progress = anyio.Event()
-            await self._progress.wait()
-        outcomes, size = self._buffer.popleft()
-        if not self._buffer:
-            size = int(self._waiting_bytes)
-        self._waiting_bytes -= size
-        self._held_bytes = max(0.0, self._held_bytes - size)
-        self._handed += len(outcomes)
-        self._tell()
-        return outcomes
-
-
-class Outcomes(Generic[R]):
-    """What `center.stream` gives: iterate it with `async for`. Iterating again goes on where it stopped."""
-
-    def __init__(self, door: StreamDoor[R]) -> None:
-        self._door = door
-        self._bunch: Iterator[Any] = iter(())
-
-    async def __aiter__(self) -> AsyncIterator[Done[R] | Failed | Cancelled]:
-        while True:
-            for outcome in self._bunch:
-                yield outcome
-            found = await self._door.bunch()
-            if found is None:
-                return
-            self._bunch = iter(found)
-            await asyncio.sleep(0)  # a bunch per turn of the loop: the host's other tasks run between
-
-    async def __anext__(self) -> Done[R] | Failed | Cancelled:
-        async for outcome in self:
-            return outcome
-        raise StopAsyncIteration
+def _entry_index(entry: Entry) -> int:
+    return entry.index
 
 
 def _index(outcome: Any) -> int:

@@ -25,6 +25,8 @@ STOPPED_WITHIN = 0.4  # seconds that a cancelled submit waits for its shard to b
 class CallDoor:
     """All submits of one opening."""
 
+    recorder = None  # a submit is not journaled
+
     def __init__(
         self, session: Session, key: int, codecs: dict[str, Codec], *, config: DispatchConfig
     ) -> None:

@@ -32,7 +32,7 @@ _RUN = ("id", "book", "state", "started_at", "ended_at", "runners", "resume", "d
 _RECORD = (
     "shard.id, book, label, position, lost, digest, coalesce(kind, ''), coalesce(cause, ''), run, at, fault"
 )
-_RUN += ("host", "pid", "argv", "config")
+_OF_RUN = (*_RUN, "host", "pid", "argv", "config")
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -176,9 +176,9 @@ class Archive:
         return self._runs("ORDER BY id")
 
     def _runs(self, which: str) -> list[Run]:
-        found = []
-        for row in self._connection.execute(f"SELECT {', '.join(_RUN)} FROM run {which}"):  # noqa: S608  (names of ours)
-            fields = dict(zip(_RUN, row, strict=True))
+        found: list[Run] = []
+        for row in self._connection.execute(f"SELECT {', '.join(_OF_RUN)} FROM run {which}"):  # noqa: S608  (names of ours)
+            fields = dict(zip(_OF_RUN, row, strict=True))
             for name in ("runners", "argv", "config"):
                 fields[name] = json.loads(fields[name])
             if fields["state"] == "running" and self.owner() is None:
@@ -295,7 +295,12 @@ class Archive:
     def _records(self, which: str, *values: Any) -> list[Record]:
         question = f"SELECT {_RECORD} FROM shard LEFT JOIN outcome ON outcome.shard = shard.id WHERE {which}"  # noqa: S608
         rows = self._connection.execute(question, values)
-        return [Record(*row, fault=fault_of(fault), _archive=self) for *row, fault in rows]
+        return [self._record(*row) for row in rows]
+
+    def _record(self, *columns: Any) -> Record:
+        fields: dict[str, Any] = dict(zip(Record.__struct_fields__, columns, strict=False))
+        fields["fault"], fields["_archive"] = fault_of(columns[-1]), self
+        return Record(**fields)
 
     def attempts(self, shard: int) -> list[Attempt]:
         """Every execution of a shard (its row id), in every run; a lost one has a fault with the cause "lost"."""

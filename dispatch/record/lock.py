@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
 import sys
 import time
 from contextlib import suppress
@@ -39,7 +38,7 @@ class Lock:
     def __init__(self, work_dir: str) -> None:
         """Take it, or say who has it. Raises WorkDirOccupied, and JournalError if the file cannot be written."""
         self.owner = Owner(
-            pid=os.getpid(), host=socket.gethostname(), started_at=time.time(), argv=list(sys.orig_argv)
+            pid=os.getpid(), host=os.uname().nodename, started_at=time.time(), argv=list(sys.orig_argv)
         )
         path = _path(work_dir)
         try:

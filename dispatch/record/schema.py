@@ -6,11 +6,12 @@
               order within the run `first_run`, `label` the id that was supplied ('': none), `digest` identifies the
               content, `lost` counts the times that its run was killed while it ran
     outcome   at most one row for each shard: the last word. `kind` is done, failed or cancelled, `cause` the
-              fault's. A shard that runs again keeps its old row until the new one stands
+              fault's, `attempts` the number of the last one. A shard that runs again keeps its old row until the
+              new one stands
     attempt   every execution, numbered from 1 across runs; `cause` is '' if it succeeded
     event     what is rare: workers that begin and end, drains; `body` is JSON
     flight    what each worker of a run that goes on has in hand
-    outcomes  a view for people: shard, outcome and the number of attempts in one row
+    outcomes  a view for people: shard and outcome in one row
 
 A book is what runs with resume="done" or "all" go on writing; resume="none" begins the next one, so that the old
 stands beside it. Times are wall time in seconds. Payloads, values and faults are msgpack; what is over INLINE bytes
@@ -49,7 +50,7 @@ CREATE INDEX shard_label ON shard (label) WHERE label <> '';
 CREATE INDEX shard_lost ON shard (id) WHERE lost > 0;
 CREATE TABLE outcome (
     shard INTEGER PRIMARY KEY, run INTEGER NOT NULL, kind TEXT NOT NULL, cause TEXT NOT NULL, at REAL NOT NULL,
-    value BLOB, value_file TEXT, fault BLOB);
+    attempts INTEGER NOT NULL, value BLOB, value_file TEXT, fault BLOB);
 CREATE TABLE attempt (
     shard INTEGER NOT NULL, number INTEGER NOT NULL, run INTEGER NOT NULL, runner TEXT NOT NULL, pid INTEGER NOT NULL,
     started_at REAL NOT NULL, seconds REAL NOT NULL, queued REAL NOT NULL, cause TEXT NOT NULL, fault BLOB,
@@ -62,7 +63,7 @@ CREATE TABLE flight (
 CREATE VIEW outcomes AS
     SELECT shard.id AS shard, shard.book, iif(label = '', CAST(position AS TEXT), label) AS name, position,
         coalesce(kind, '') AS kind, coalesce(cause, '') AS cause, run, datetime(at, 'unixepoch') AS at,
-        (SELECT count(*) FROM attempt WHERE attempt.shard = shard.id) AS attempts, lost, hex(digest) AS digest
+        coalesce(attempts, 0) AS attempts, lost, hex(digest) AS digest
     FROM shard LEFT JOIN outcome ON outcome.shard = shard.id;
 """
 

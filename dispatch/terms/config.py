@@ -92,11 +92,18 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class DispatchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A centre's configuration. `data_parallel=None` means the usable CPUs (affinity and cgroup quota)."""
+    """A centre's configuration. `data_parallel=None` means the usable CPUs (affinity and cgroup quota).
+
+    With a `work_dir` every run is recorded there, and goes on where the record ends. `resume`: which outcomes are
+    taken from it, "done" ones, "all" but cancelled ones, or "none": then the run is recorded beside what is there.
+    `allow_drift` lets it go on although the runner's version or the shared param has changed.
+    """
 
     runner_type: str = "data_parallel"
     data_parallel: int | None = None
     work_dir: str | None = None
+    resume: Literal["done", "all", "none"] = "done"
+    allow_drift: bool = False
     policy: Policy = field(default_factory=Policy)
     max_pending: int = 10_000
     max_pending_bytes: int = 64 * 1024 * 1024

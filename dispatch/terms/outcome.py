@@ -296,14 +296,16 @@ class Plan(Struct, frozen=True, kw_only=True):
 class Report(Struct, Generic[R], kw_only=True, eq=False):
     """What became of a run. `outcomes` are in input order; with `collect=False` only those not Done are kept.
 
-    `total_known` says whether the source of shards ended; `coverage` is done / total, failures included in
-    the total; `unfinished` holds the ids of all known shards that are not Done.
+    `total_known` says whether the source of shards ended; `reused` of the shards were not run, because the journal
+    had their outcomes; `coverage` is done / total, failures included in the total; `unfinished` holds the ids of all
+    known shards that are not Done.
     """
 
     outcomes: list[Done[R] | Failed | Cancelled] = []
     counts: dict[str, int] = {}
     total: int = 0
     total_known: bool = False
+    reused: int = 0
     seconds: float = 0.0
     workers: tuple[WorkerFigures, ...] = ()
     plan: Plan | None = None
@@ -343,10 +345,12 @@ class Report(Struct, Generic[R], kw_only=True, eq=False):
 
 def _table(report: Report[Any]) -> Iterator[str]:
     counts, total = report.counts, report.total
-    rate = counts.get("done", 0) / report.seconds if report.seconds else 0.0
+    rate = max(0, counts.get("done", 0) - report.reused) / report.seconds if report.seconds else 0.0
     of = f"of {total:,} shards" if report.total_known else f"of {total:,} shards known so far"
     speed = f"in {report.seconds:.2f} s ({rate:,.0f}/s)"
     yield f"{counts.get('done', 0):,} done {of} {speed}, coverage {report.coverage:.1%}"
+    if report.reused:
+        yield f"{report.reused:,} of them reused from the journal, {total - report.reused:,} run"
     if report.interrupted:
         yield "interrupted: what had not finished is cancelled"
     if total:

@@ -113,6 +113,7 @@ class Entry(Struct, eq=False, gc=False):
     charged: int = 0  # attempts charged to the retry budget
     deaths: int = 0  # attempts charged to the crash budget
     history: tuple[Any, ...] = ()
+    row: int = 0  # the shard's id in the journal, where there is one
     unencoded: Any = None  # the payload itself, where it could not be encoded
 
     @property

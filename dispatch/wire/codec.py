@@ -7,7 +7,7 @@ msgspec's encode errors carry no path, so on failure only, the value is walked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
 from typing import Any, Union
@@ -23,6 +23,7 @@ from dispatch.wire.frames import FrameError
 __all__ = (
     "Codec",
     "NotDeliverable",
+    "canonical",
     "control_decoder",
     "decoder_for",
     "dump",
@@ -55,6 +56,22 @@ def load(kind: Any, plain: Any) -> Any:
 _ENCODER = msgspec.msgpack.Encoder(enc_hook=dump)
 encode: Callable[[Any], bytes] = _ENCODER.encode
 encode_into: Callable[[Any, bytearray, int], None] = _ENCODER.encode_into
+
+
+_IN_ORDER = msgspec.msgpack.Encoder(enc_hook=dump, order="deterministic").encode
+
+
+def canonical(values: Sequence[Any], encoded: Sequence[bytes]) -> Sequence[bytes]:
+    """Bytes that are the same in every process: sets and dicts in order. `encoded` where a value has no such form.
+
+    The order of a set of strings differs from process to process, so a digest of its plain encoding would.
+    """
+    try:
+        return list(map(_IN_ORDER, values))
+    except Exception:  # noqa: BLE001  (keys that are no strings, or whatever a hook raises)
+        if len(values) == 1:
+            return encoded
+    return [canonical([value], [data])[0] for value, data in zip(values, encoded, strict=True)]
 
 
 def decoder_for(kind: Any) -> msgspec.msgpack.Decoder[Any]:
@@ -90,6 +107,7 @@ class Codec:
         except (TypeError, NotImplementedError) as error:
             cure = "annotate do_run with types that msgspec supports, or leave the annotation out"
             raise RunnerError(name, f"its annotations cannot be encoded: {error}", cure) from None
+        self._values: msgspec.msgpack.Decoder[Any] | None = None
         self._work_raw = decoder_for(_union(frames.Work[Raw], *_TO_RUNNER))
         self._from_runner_raw = decoder_for(_union(frames.Results[Raw], *_FROM_RUNNER))
 
@@ -128,6 +146,14 @@ class Codec:
     def decode_value(self, raw: Raw | bytes) -> Any:
         """A value from its bytes. Raises NotDeliverable if they do not fit the annotation."""
         return _typed(self._value, raw, what="value", kind=self.value_type)
+
+    def decode_values(self, raws: Sequence[bytes]) -> list[Any]:
+        """Values from their bytes, all at once. Raises NotDeliverable if any does not fit: then ask for each."""
+        if self._values is None:
+            self._values = decoder_for(list[self.value_type])  # type: ignore[name-defined]  # a type at run time
+        body = b"\xdd%b%b" % (len(raws).to_bytes(4, "big"), b"".join(raws))
+        values: list[Any] = _typed(self._values, body, what="value", kind=self.value_type)
+        return values
 
     def work(self, body: bytes | bytearray) -> frames.ToRunner:
         """A frame for the runner; its payloads stay Raw if they do not all fit the annotation."""

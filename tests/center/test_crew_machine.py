@@ -141,6 +141,7 @@ class Door:
 
     def __init__(self, outcomes: Counter[int]) -> None:
         self.stopping = False
+        self.recorder = None
         self._outcomes = outcomes
 
     def take(self, outcomes: list[Any], *, size: int, slot: int, seconds: float) -> None:

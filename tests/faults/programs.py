@@ -7,18 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 import time
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from dispatch import DataParallelDispatchCenter, WorkerState
-from tests.faults.culprits import Culprit, Juggler, Task
-from tests.faults.scene import config, until
+from dispatch import (
+    DataParallelDispatchCenter,
+    DispatchConfig,
+    JournalError,
+    LocalDispatchCenter,
+    WorkerState,
+)
+from tests.faults.culprits import Culprit, Juggler, Task, double
+from tests.faults.scene import A_LOOK, config, until, wait_until
 
 DAEMONS = [
     Task(20, "leaves_a_child"),
@@ -131,6 +139,39 @@ async def closing(_words: list[str]) -> None:
         say("closing")
 
 
+async def recorded(words: list[str]) -> None:
+    """Ten shards that wait at a gate, recorded; says `running` when two are there, and `attempts` at the end."""
+    work_dir, gate = words
+    shards = [[gate, n] for n in range(10)]
+    one = DispatchConfig(data_parallel=2, work_dir=work_dir)
+    async with DataParallelDispatchCenter(at_a_gate, config=one) as center:
+        run = asyncio.create_task(center.run(shards))
+        while not run.done() and not all(os.path.exists(f"{gate}.{n}") for n in range(2)):
+            await asyncio.sleep(A_LOOK)
+        say("running")
+        report = await run
+    say("attempts", *(len(outcome.attempts) for outcome in report))
+
+
+def at_a_gate(where: tuple[str, int]) -> None:
+    """Come to a gate, and wait until it is open."""
+    gate, number = where
+    Path(f"{gate}.{number}").touch()
+    wait_until(Path(f"{gate}.go").exists, within=30)
+
+
+async def full_disk(words: list[str]) -> None:
+    """A recorded run that may write files of 1 MiB; says what its caller has seen, then the error."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+    one = DispatchConfig(work_dir=words[0], max_pending=100)
+    try:
+        async with LocalDispatchCenter(double, range(20_000), config=one).stream() as outcomes:
+            async for outcome in outcomes:
+                say(outcome.shard_id)
+    except JournalError as error:
+        say(type(error).__name__, error)
+
+
 def start(words: list[str]) -> None:
     """A run under `start()`: the first two shards are quick; the others tell that they start, and take their time."""
     seconds, grace, *more = words
@@ -141,7 +182,16 @@ def start(words: list[str]) -> None:
 
 PROGRAMS: dict[str, Callable[[list[str]], Any]] = {
     program.__name__: program
-    for program in (ctrl_c, ctrl_c_while_starting, stopped_host, stalled_loop, busy, closing)
+    for program in (
+        ctrl_c,
+        ctrl_c_while_starting,
+        stopped_host,
+        stalled_loop,
+        busy,
+        closing,
+        recorded,
+        full_disk,
+    )
 }
 
 if __name__ == "__main__":

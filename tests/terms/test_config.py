@@ -17,6 +17,8 @@ DEFAULTS: dict[type, dict[str, Any]] = {
         "runner_type": "data_parallel",
         "data_parallel": None,
         "work_dir": None,
+        "resume": "done",
+        "allow_drift": False,
         "policy": Policy(),
         "max_pending": 10_000,
         "max_pending_bytes": 64 * 1024 * 1024,

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import re
+import time
 
 import pytest
 
@@ -14,11 +15,13 @@ from dispatch.terms.errors import (
     DispatchError,
     DuplicateShard,
     GiveUp,
+    JournalError,
     OutOfMemory,
     QueueFull,
     RemoteError,
     RemoteTraceback,
     RetryLater,
+    RunDrifted,
     RunnerError,
     ShardCancelled,
     ShardError,
@@ -26,12 +29,21 @@ from dispatch.terms.errors import (
     StartupFailed,
     Undeliverable,
     UnguardedMain,
+    WorkDirOccupied,
     WorkerDied,
 )
 
 UNGUARDED = (
     "this script starts a dispatch centre while it is being imported, and every worker imports it; "
     "put the start under: if __name__ == '__main__':"
+)
+DRIFTED = (
+    "the run recorded in runs/x cannot go on: Scorer.version was '1', now '2'; its outcomes may not fit. Use another "
+    'work_dir, or resume="none" to start afresh beside them, or allow_drift=True to reuse them'
+)
+OCCUPIED = (
+    f"runs/x is in use by process 412 on box, since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(0))}; "
+    "wait for it, stop it, or use another work_dir"
 )
 ONE_OF_EACH = [
     (ConfigError("data_parallel", 0, "it must be at least 1"), "data_parallel is 0: it must be at least 1"),
@@ -67,6 +79,9 @@ ONE_OF_EACH = [
             ShardCancelled,
         )
     ),
+    (JournalError("runs/x/journal.db", "disk is full"), "journal runs/x/journal.db: disk is full"),
+    (RunDrifted("runs/x", {"Scorer.version": ("'1'", "'2'")}), DRIFTED),
+    (WorkDirOccupied("runs/x", pid=412, host="box", started_at=0.0), OCCUPIED),
     (StartupFailed("", "no worker could be made ready"), "no worker could be made ready"),
 ]
 KINDS = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}
