@@ -59,7 +59,7 @@ LAZY = {
     "center.opening": "center.recorder record.journal",  # sqlite3 only with a work_dir
     "worker.nanny": "worker",  # the parent imports it too, and needs no lane
     "worker.main": "worker",  # asyncio only in the async lane
-    "cli": "record",  # rich is an extra
+    "cli": "cli record",  # typer and rich are extras, and workers import the program that started them
 }
 
 # The one module whose in-function imports may close a circle: the base class opens what is built upon it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, get_type_hints, overload
@@ -52,6 +52,9 @@ class DispatchCenter(ABC, Generic[P, R]):
 
     runner: Target | None = None
     config: DispatchConfig
+    on_event: Callable[[Event], None] | None = (
+        None  # told every event of an opening, from the first; it must not block
+    )
 
     if not TYPE_CHECKING:
 

@@ -51,6 +51,8 @@ class Opening:
         self._recorder: Recorder | None = None  # of that run
         self._targets = center.check()
         self.bus = Bus()
+        if center.on_event is not None:
+            self.bus.join(center.on_event)
         self._keys = count(1)
         self._shared: SharedFile | None = None
         self._codecs: dict[str, Codec] = {}

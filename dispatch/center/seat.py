@@ -75,6 +75,7 @@ class Seat:
         self.lives += 1
         self.life_shards, self.life_seconds = 0, 0.0
         self.start_seconds = now - self.asked_at
+        self.heard_at = now
         self.concurrency, self.several = frame.concurrency, frame.several
         self.info = WorkerInfo(self.runner, frame.pid, time.time() - time.monotonic())
         self.pids.append(frame.pid)
@@ -132,12 +133,13 @@ class Seat:
     def now(self, held: dict[int, Any], now: float) -> WorkerState:
         """What the seat does at the monotonic time `now`."""
         running = held.get(self.pulse.seq)
+        idle = now - self.heard_at if self.serves and not held else 0.0
         return WorkerState(
             runner=self.runner,
             pid=self.info.pid,
             state=self.state,
             shard_id=running.shard_id if running is not None else None,
-            seconds=now - self.pulse.since if running is not None else 0.0,
+            seconds=now - self.pulse.since if running is not None else idle,
             rss=self.pulse.rss,
             in_flight=len(held),
         )

@@ -101,7 +101,10 @@ AnyOutcome: TypeAlias = Done[Any] | Failed | Cancelled
 
 
 class WorkerState(Struct, frozen=True, kw_only=True):
-    """One worker now. `shard_id` is what it runs, for `seconds`; `rss` is bytes (0 where unknown)."""
+    """One worker now. `shard_id` is what it runs, for `seconds`; `rss` is bytes (0 where unknown).
+
+    With nothing `in_flight` it has been idle for `seconds`.
+    """
 
     runner: str
     pid: int

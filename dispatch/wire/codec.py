@@ -79,9 +79,9 @@ def decoder_for(kind: Any) -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(kind, dec_hook=load)
 
 
-def from_plain(value: Any, kind: Any) -> Any:
-    """Plain values into an annotated type."""
-    return msgspec.convert(value, kind, dec_hook=load)
+def from_plain(value: Any, kind: Any, *, strict: bool = True) -> Any:
+    """Plain values into an annotated type; unless `strict`, text that reads as a number or a truth is one."""
+    return msgspec.convert(value, kind, strict=strict, dec_hook=load)
 
 
 class NotDeliverable(Exception):

@@ -1,0 +1,31 @@
+"""The command line: arguments to a run and an exit code. A thin door: what can be decided is decided elsewhere.
+
+Every worker imports the program that started it, so this file is light: the commands, typer and rich are
+imported when `main` is called.
+
+Exit codes: 0 all done; 1 finished with failures; 2 usage; 3 refused (the work directory is occupied, or what
+it holds does not match); 130 interrupted, and resumable where there is a work directory.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ("main",)
+
+EXTRA = ("click", "rich", "typer")
+
+
+def main() -> None:
+    """Run the command of `sys.argv`; always leaves by SystemExit. Without typer and rich it says how to get them."""
+    try:
+        from dispatch.cli.app import app
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRA:
+            raise
+        print(  # noqa: T201  (a program's one line to its user)
+            f"dispatch: the command line needs {missing}: pip install 'dispatch-center[cli]'", file=sys.stderr
+        )
+        raise SystemExit(2) from None
+    app(prog_name="dispatch")

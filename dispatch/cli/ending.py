@@ -1,0 +1,60 @@
+"""How a command ends: exit codes, and errors as one line with its cure instead of a traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from dispatch.cli.options import BrokenTarget
+from dispatch.terms.errors import ConfigError, DispatchError
+
+__all__ = ("ALL_DONE", "FAILURES", "INTERRUPTED", "REFUSED", "USAGE", "command_line", "told", "warn")
+
+ALL_DONE, FAILURES, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def warn(*lines: str) -> None:
+    """Tell the user on stderr."""
+    for line in lines:
+        print(line, file=sys.stderr)  # noqa: T201  (a program's word to its user)
+
+
+@contextmanager
+def told() -> Generator[None]:
+    """What this block raises is told on stderr, and becomes SystemExit with its exit code."""
+    try:
+        yield
+    except BrokenTarget as error:
+        warn(str(error), "dispatch: the module could not be imported, so nothing was run")
+        raise SystemExit(USAGE) from None
+    except ConfigError as error:
+        warn(f"dispatch: {error}")
+        raise SystemExit(USAGE) from None
+    except DispatchError as error:
+        if error.__cause__ is not None:
+            warn(str(error.__cause__).strip().strip('"').strip())
+        warn(f"dispatch: {error}")
+        raise SystemExit(FAILURES) from None
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            _close_stdout()
+        else:
+            warn(f"dispatch: {error}")
+        raise SystemExit(FAILURES) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _close_stdout() -> None:
+    """Whoever read our output has gone; let the interpreter not complain of that when it flushes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def command_line() -> str:
+    """The command that was typed, so that it can be typed again."""
+    program = ["python", "-m", "dispatch"] if sys.argv[0].endswith("__main__.py") else ["dispatch"]
+    return shlex.join([*program, *sys.argv[1:]])

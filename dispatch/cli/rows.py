@@ -1,0 +1,117 @@
+"""Outcomes as rows of JSON, and files that are there whole or not at all: temp file, fsync, rename."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from array import array
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import IO, Any
+
+import msgspec
+
+from dispatch.terms.outcome import Done, Failed, Fault
+
+__all__ = ("Rows", "encode", "fault_row", "replacing", "row")
+
+
+def row(outcome: Any) -> dict[str, Any]:
+    """One outcome as a row: done with its value, failed with its cause and fault, or cancelled."""
+    told = {"id": outcome.shard_id, "index": outcome.index, "outcome": type(outcome).__name__.lower()}
+    if isinstance(outcome, Done):
+        done: Done[Any] = outcome
+        told["value"] = done.value
+    elif isinstance(outcome, Failed):
+        told |= fault_row(outcome.fault)
+    attempts = outcome.attempts
+    seconds = round(sum(attempt.seconds for attempt in attempts), 6)
+    return told | {"attempts": len(attempts), "seconds": seconds, "reused": outcome.reused}
+
+
+def fault_row(fault: Fault) -> dict[str, Any]:
+    """A fault as two columns: its cause, and the evidence that a person reads."""
+    evidence = {
+        name: getattr(fault, name)
+        for name in ("type", "message", "traceback", "stack", "output", "signal", "exit_code")
+        if getattr(fault, name) not in ("", None)
+    }
+    return {"cause": fault.cause, "fault": evidence}
+
+
+def encode(told: dict[str, Any]) -> bytes:
+    """A row as one line of JSON. A value that JSON cannot hold is told as text, in `value_repr`."""
+    try:
+        return msgspec.json.encode(told, enc_hook=_plain) + b"\n"
+    except Exception:  # noqa: BLE001  (whatever a hook or a property of the value raises)
+        told = {**told, "value": None, "value_repr": repr(told.get("value"))}
+        return msgspec.json.encode(told, enc_hook=repr) + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    """Encode hook: pydantic models by `model_dump`, views of bytes as bytes."""
+    if isinstance(value, memoryview):
+        return value.tobytes()
+    dumper = getattr(value, "model_dump", None)
+    if dumper is None:
+        raise NotImplementedError(f"{type(value).__name__} has no form in JSON")
+    return dumper(mode="json")
+
+
+@contextmanager
+def replacing(path: str) -> Generator[IO[bytes]]:
+    """A file to write, which takes the place of `path` when the block ends well, and is gone when it does not."""
+    folder = os.path.dirname(os.path.abspath(path))
+    fd, part = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", suffix=".part", dir=folder)
+    try:
+        with open(fd, "wb") as file:
+            yield file
+            file.flush()
+            os.fchmod(fd, 0o666 & ~_umask())
+            os.fsync(fd)
+        os.replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(part)
+        raise
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+class Rows:
+    """Rows that come in any order, and are written to `path` in input order. A row takes 16 bytes of memory.
+
+    Meanwhile they stand in a nameless file beside `path`, which nothing needs to remove.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Raises OSError if nothing can be written beside `path`."""
+        self._path = path
+        folder = os.path.dirname(os.path.abspath(path))
+        self._spool: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (closed by `write`)
+        self._index, self._ends = array("q"), array("q", [0])
+
+    def add(self, index: int, line: bytes) -> None:
+        """Keep the row of the shard at `index`. Raises OSError if the disk is full."""
+        self._spool.write(line)
+        self._index.append(index)
+        self._ends.append(self._ends[-1] + len(line))
+
+    def write(self) -> None:
+        """Write all rows, whole or not at all. Raises OSError if that fails."""
+        order = sorted(range(len(self._index)), key=self._index.__getitem__)
+        with replacing(self._path) as file, self._spool as spool:
+            for place in order:
+                start, end = self._ends[place], self._ends[place + 1]
+                if spool.tell() != start:
+                    spool.seek(start)
+                file.write(spool.read(end - start))
