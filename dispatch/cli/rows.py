@@ -18,12 +18,18 @@ __all__ = ("Rows", "encode", "fault_row", "replacing", "row")
 
 def row(outcome: Any) -> dict[str, Any]:
     """One outcome as a row: done with its value, failed with its cause and fault, or cancelled."""
-    told = {"id": outcome.shard_id, "index": outcome.index, "outcome": type(outcome).__name__.lower()}
-    if isinstance(outcome, Done):
-        done: Done[Any] = outcome
-        told["value"] = done.value
-    elif isinstance(outcome, Failed):
-        told |= fault_row(outcome.fault)
+    told: dict[str, Any] = {
+        "id": outcome.shard_id,
+        "index": outcome.index,
+        "outcome": type(outcome).__name__.lower(),
+    }
+    match outcome:
+        case Done(value=value):
+            told["value"] = value
+        case Failed(fault=fault):
+            told |= fault_row(fault)
+        case _:
+            pass
     attempts = outcome.attempts
     seconds = round(sum(attempt.seconds for attempt in attempts), 6)
     return told | {"attempts": len(attempts), "seconds": seconds, "reused": outcome.reused}

@@ -42,9 +42,7 @@ def find(name: str) -> Any:
             raise ConfigError("target", name, f"{getattr(found, '__name__', found)} has no {part}")
         found = getattr(found, part)
     if isinstance(found, DispatchCenter):
-        raise ConfigError(
-            "target", name, f"it is a centre that was made; name its class, {type(found).__name__}"
-        )
+        raise ConfigError("target", name, "this is a centre that was made; name its class")
     return found
 
 

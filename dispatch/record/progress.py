@@ -47,9 +47,9 @@ class Progress:
         self._pace: deque[tuple[float, int]] = deque()
 
     @property
-    def settled(self) -> int:
-        """Shards that have their outcome."""
-        return sum(self.counts.get(kind, 0) for kind in ("done", "failed", "cancelled"))
+    def finished(self) -> int:
+        """Shards that are Done or Failed: what was cancelled is still to be run."""
+        return self.counts.get("done", 0) + self.counts.get("failed", 0)
 
     @property
     def causes(self) -> dict[str, int]:
@@ -61,8 +61,8 @@ class Progress:
 
     @property
     def coverage(self) -> float | None:
-        """Done shards as a share of all; of the settled ones where the total is not known; None of none."""
-        of = self.total or self.settled
+        """Done shards as a share of all; of the finished ones where the total is not known; None of none."""
+        of = self.total or self.finished
         return self.counts.get("done", 0) / of if of else None
 
     def hear(self, event: Event) -> None:
@@ -103,13 +103,13 @@ class Progress:
 
     def tick(self, now: float) -> None:
         """Measure the pace at the monotonic time `now`."""
-        self._pace.append((now, self.settled - self.reused))
+        self._pace.append((now, self.finished - self.reused))
         while len(self._pace) > 2 and self._pace[0][0] < now - WINDOW:
             self._pace.popleft()
 
     @property
     def rate(self) -> float | None:
-        """Shards settled per second lately, without what came from a journal; None before anything is known."""
+        """Shards finished per second lately, without what came from a journal; None before anything is known."""
         if len(self._pace) < 2:
             return None
         (began, before), (ended, after) = self._pace[0], self._pace[-1]
@@ -117,10 +117,10 @@ class Progress:
 
     @property
     def left(self) -> float | None:
-        """Seconds until all shards are settled at this rate; None if nobody can tell."""
-        if self.total is None or not self.rate:
+        """Seconds until all shards are finished at this rate; None if nobody can tell."""
+        if self.total is None or not self.rate or self.draining:
             return None
-        return max(0.0, self.total - self.settled) / self.rate
+        return max(0.0, self.total - self.finished) / self.rate
 
     def within(self, shard: str) -> str:
         """How far a shard says it is: "30/100"; "" if it says nothing."""
@@ -134,7 +134,11 @@ class Progress:
         return ", ".join(self._facts())
 
     def _facts(self) -> Iterator[str]:
-        yield f"{self.settled:,} of {self.total:,}" if self.total is not None else f"{self.settled:,} settled"
+        yield (
+            f"{self.finished:,} of {self.total:,}"
+            if self.total is not None
+            else f"{self.finished:,} finished"
+        )
         yield f"{self.counts.get('done', 0):,} done" + (f" ({self.reused:,} reused)" if self.reused else "")
         if self.counts.get("failed"):
             yield f"{self.counts['failed']:,} failed ({causes_text(self.causes)})"
@@ -208,18 +212,18 @@ def _bar(progress: Progress, width: int) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    settled, total = progress.settled, progress.total
-    of = f"{settled:,}/{total:,}" if total is not None else f"{settled:,}"
+    finished, total = progress.finished, progress.total
+    of = f"{finished:,}/{total:,}" if total is not None else f"{finished:,}"
     pace = "" if progress.rate is None else rate_text(progress.rate)
     left = "" if progress.left is None else f"{clock(progress.left)} left"
-    share = f"{settled / total:4.0%}" if total else ""
+    share = f"{finished / total:4.0%}" if total else ""
     row = Table.grid(padding=(0, 1), expand=True)
     row.add_column(ratio=1)
     for _ in range(4):
         row.add_column(justify="right", no_wrap=True)
     bar = ProgressBar(
         total=total or None,
-        completed=settled,
+        completed=finished,
         pulse=not total,
         width=None if width > 60 else 10,
         complete_style="green",
