@@ -41,7 +41,7 @@ THIRD_PARTY = {
     "engines": "msgspec anyio ray",
     "center": "msgspec anyio uvloop",
     "testing": "msgspec anyio",
-    "cli": "msgspec anyio rich typer",
+    "cli": "msgspec anyio rich typer pyarrow",
     "__main__": "",
     "dispatch": "",
 }

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from dispatch.cli.options import BrokenTarget
-from dispatch.terms.errors import ConfigError, DispatchError
+from dispatch.terms.errors import ConfigError, DispatchError, JournalError, RunDrifted, WorkDirOccupied
 
 __all__ = ("ALL_DONE", "FAILURES", "INTERRUPTED", "REFUSED", "USAGE", "command_line", "told", "warn")
 
@@ -34,6 +34,9 @@ def told() -> Generator[None]:
     except ConfigError as error:
         warn(f"dispatch: {error}")
         raise SystemExit(USAGE) from None
+    except (JournalError, RunDrifted, WorkDirOccupied) as error:
+        warn(f"dispatch: {error}")
+        raise SystemExit(REFUSED) from None
     except DispatchError as error:
         if error.__cause__ is not None:
             warn(str(error.__cause__).strip().strip('"').strip())

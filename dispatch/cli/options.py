@@ -37,6 +37,8 @@ class Asked(Struct, frozen=True, kw_only=True):
     retries: int | None = None
     isolation: str | None = None
     work_dir: str | None = None
+    resume: str | None = None
+    allow_drift: bool = False
     id_field: str | None = None
     skip_bad: bool = False
 
@@ -48,7 +50,13 @@ class Asked(Struct, frozen=True, kw_only=True):
         policy = base.policy
         retry = policy.retry if self.retries is None else replace(policy.retry, attempts=self.retries + 1)
         policy = _over(policy, timeout=self.timeout, isolation=self.isolation, retry=retry)
-        given = {"runner_type": self.runner, "data_parallel": self.jobs, "work_dir": self.work_dir}
+        given = {
+            "runner_type": self.runner,
+            "data_parallel": self.jobs,
+            "work_dir": self.work_dir,
+            "resume": self.resume,
+            "allow_drift": self.allow_drift or None,
+        }
         configured: DispatchConfig = _over(base, policy=policy, **given)
         return configured
 

@@ -11,9 +11,10 @@ from typing import IO, Any
 
 import msgspec
 
+from dispatch.record.archive import Record
 from dispatch.terms.outcome import Done, Failed, Fault
 
-__all__ = ("Rows", "encode", "fault_row", "replacing", "row")
+__all__ = ("Rows", "as_text", "encode", "recorded", "replacing", "row")
 
 
 def row(outcome: Any) -> dict[str, Any]:
@@ -23,19 +24,28 @@ def row(outcome: Any) -> dict[str, Any]:
         "index": outcome.index,
         "outcome": type(outcome).__name__.lower(),
     }
-    match outcome:
-        case Done(value=value):
-            told["value"] = value
-        case Failed(fault=fault):
-            told |= fault_row(fault)
-        case _:
-            pass
+    if type(outcome) is Done:
+        told["value"] = outcome.unwrap()
+    elif isinstance(outcome, Failed):
+        told |= _fault_row(outcome.fault)
     attempts = outcome.attempts
     seconds = round(sum(attempt.seconds for attempt in attempts), 6)
     return told | {"attempts": len(attempts), "seconds": seconds, "reused": outcome.reused}
 
 
-def fault_row(fault: Fault) -> dict[str, Any]:
+def recorded(record: Record) -> dict[str, Any]:
+    """The same row of an outcome that stands in a journal; `run` says which run settled it."""
+    told: dict[str, Any] = {"id": record.name, "index": record.position, "outcome": record.kind}
+    if record.kind == "done":
+        told["value"] = record.value
+    elif record.fault is not None:
+        told |= _fault_row(record.fault)
+    attempts = record.attempts
+    seconds = round(sum(attempt.seconds for attempt in attempts), 6)
+    return told | {"attempts": len(attempts), "seconds": seconds, "run": record.run}
+
+
+def _fault_row(fault: Fault) -> dict[str, Any]:
     """A fault as two columns: its cause, and the evidence that a person reads."""
     evidence = {
         name: getattr(fault, name)
@@ -52,6 +62,14 @@ def encode(told: dict[str, Any]) -> bytes:
     except Exception:  # noqa: BLE001  (whatever a hook or a property of the value raises)
         told = {**told, "value": None, "value_repr": repr(told.get("value"))}
         return msgspec.json.encode(told, enc_hook=repr) + b"\n"
+
+
+def as_text(value: Any) -> str:
+    """A value as JSON text; its repr if JSON cannot hold it."""
+    try:
+        return msgspec.json.encode(value, enc_hook=_plain).decode()
+    except Exception:  # noqa: BLE001  (the same)
+        return repr(value)
 
 
 def _plain(value: Any) -> Any:

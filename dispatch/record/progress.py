@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-__all__ = ("Progress", "clock", "rate_text", "size_text", "view")
+__all__ = ("Progress", "causes_text", "clock", "rate_text", "size_text", "view")
 
 WINDOW = 30.0  # seconds over which the rate is measured that an ETA rests on
 IN_SHARD = 10_000  # shards whose own progress is remembered
@@ -37,7 +37,7 @@ class Progress:
 
     def __init__(self, total: int | None = None) -> None:
         """`total` shards, None if nobody knows."""
-        self.total = total
+        self.total, self.total_known = total, total is not None  # unless known, there may be more
         self.counts: dict[str, int] = {}
         self.reused = self.retried = self.died = 0
         self.draining = False
@@ -45,6 +45,7 @@ class Progress:
         self.seconds = 0.0
         self._within: dict[str, tuple[float, float | None]] = {}
         self._pace: deque[tuple[float, int]] = deque()
+        self._overall: float | None = None
 
     @property
     def finished(self) -> int:
@@ -100,6 +101,7 @@ class Progress:
         self.draining = self.draining or snapshot.draining
         if counts is not None:
             self.counts = dict(counts)
+            self._overall = snapshot.rate
 
     def tick(self, now: float) -> None:
         """Measure the pace at the monotonic time `now`."""
@@ -111,14 +113,14 @@ class Progress:
     def rate(self) -> float | None:
         """Shards finished per second lately, without what came from a journal; None before anything is known."""
         if len(self._pace) < 2:
-            return None
+            return self._overall
         (began, before), (ended, after) = self._pace[0], self._pace[-1]
         return (after - before) / (ended - began) if ended > began else None
 
     @property
     def left(self) -> float | None:
         """Seconds until all shards are finished at this rate; None if nobody can tell."""
-        if self.total is None or not self.rate or self.draining:
+        if self.total is None or not self.total_known or not self.rate or self.draining:
             return None
         return max(0.0, self.total - self.finished) / self.rate
 
@@ -213,7 +215,8 @@ def _bar(progress: Progress, width: int) -> RenderableType:
     from rich.text import Text
 
     finished, total = progress.finished, progress.total
-    of = f"{finished:,}/{total:,}" if total is not None else f"{finished:,}"
+    known = "" if progress.total_known else "+"
+    of = f"{finished:,}/{total:,}{known}" if total is not None else f"{finished:,}"
     pace = "" if progress.rate is None else rate_text(progress.rate)
     left = "" if progress.left is None else f"{clock(progress.left)} left"
     share = f"{finished / total:4.0%}" if total else ""
