@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -61,7 +62,12 @@ def _declarations(center: DispatchCenter[Any, Any]) -> Iterator[Finding]:
         yield from _source(target)
         yield from _annotations(told)
         Codec(told.name, told.payload_type, told.value_type, limit=center.config.max_value_bytes)
-        yield Finding("codec", "well", "payloads and values can be encoded and checked")
+        strangers = sorted({*_strangers(told.payload_type), *_strangers(told.value_type)})
+        if strangers:
+            cure = "annotate with a Struct, a dataclass, a pydantic model or plain types"
+            yield Finding("codec", "ill", f"{', '.join(strangers)} cannot be encoded", cure)
+        else:
+            yield Finding("codec", "well", "payloads and values can be encoded and checked")
     except RunnerError as error:
         yield Finding("runner", "ill", f"{error.runner}: {error.problem}", error.cure)
     except ConfigError as error:
@@ -96,6 +102,21 @@ def _annotations(told: Description) -> Iterator[Finding]:
             yield Finding(what, "doubtful", "not annotated: plain lists, dicts, numbers and text", cure)
         else:
             yield Finding(what, "well", getattr(kind, "__name__", str(kind)))
+
+
+def _strangers(kind: Any) -> Iterator[str]:
+    """The classes within an annotation that msgspec leaves to hooks, and that our hooks do not know."""
+    todo, seen = [msgspec.inspect.type_info(kind)], set[int]()
+    while todo:
+        found: Any = todo.pop()
+        if id(found) in seen or not isinstance(found, msgspec.inspect.Type | msgspec.inspect.Field):
+            continue
+        seen.add(id(found))
+        if isinstance(found, msgspec.inspect.CustomType) and not hasattr(found.cls, "model_validate"):
+            yield found.cls.__name__
+        for name in found.__struct_fields__:
+            part: Any = getattr(found, name)
+            todo += part if isinstance(part, tuple) else (part,)
 
 
 def _machine(center: DispatchCenter[Any, Any]) -> Iterator[Finding]:
@@ -155,5 +176,5 @@ async def _worker(center: DispatchCenter[Any, Any]) -> Finding:
         cure = "what is imported here must be importable there: see the traceback" if told else ""
         return Finding("a worker", "ill", "\n".join(filter(None, [str(error), told])), cure)
     took = f" after {ready[0].seconds:.2f} s" if ready else ""
-    says = f"it imported everything, ran setup, was ready{took}, and left"
+    says = f"it imported everything and was ready{took}"
     return Finding("a worker", "well", says)

@@ -35,7 +35,9 @@ Config = Annotated[str | None, typer.Option(metavar="FILE", help="A DispatchConf
 Engine = Annotated[
     str | None, typer.Option("--runner", metavar="TYPE", help="data_parallel, local, dummy, or registered.")
 ]
-Jobs = Annotated[int | None, typer.Option("-j", metavar="N", help="Workers; by default the usable CPUs.", min=1)]
+Jobs = Annotated[
+    int | None, typer.Option("-j", metavar="N", help="Workers; by default the usable CPUs.", min=1)
+]
 Timeout = Annotated[float | None, typer.Option(metavar="S", help="Seconds of run time per attempt.")]
 Retries = Annotated[int | None, typer.Option(metavar="N", help="More attempts for a failure.", min=0)]
 Isolation = Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anyio
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from dispatch.center.checkup import Finding, checkup
@@ -33,9 +34,12 @@ async def _examine(asked: Asked) -> int:
 
 def _show(finding: Finding, console: Console) -> None:
     sign, style = SIGNS[finding.state]
-    first, *rest = finding.says.splitlines() or [""]
-    console.print(Text.assemble((f"{sign:<5}", style), f"{finding.what:<16}", first))
-    for line in rest:
-        console.print(Text(f"       {line}", style="dim"))
+    said = Text(finding.says)
     if finding.cure:
-        console.print(Text.assemble(" " * 5, ("cure: ", "bold"), finding.cure))
+        said.append("\ncure: ", style="bold").append(finding.cure)
+    row = Table.grid(padding=(0, 1))
+    row.add_column(width=4)
+    row.add_column(width=15)
+    row.add_column()
+    row.add_row(Text(sign, style=style), finding.what, said)
+    console.print(row)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -33,18 +34,10 @@ def perform(asked: Asked, *, out: str | None = None, as_json: bool = False) -> i
     if config.runner_type == RunnerType.DUMMY.value:
         return plan(asked, as_json=as_json)
     center = asked.center(config)
-    file = asked.shard_file(center)
-    if not _checked(file, skip_bad=asked.skip_bad):
-        return USAGE
-    kept = None if out is None else rows.Rows(out)
-    progress = Progress(None if file is None else file.total)
-    title = asked.target + ("" if asked.shards is None else f"  {asked.shards}")
-    watcher = Watcher(progress, out=kept, as_json=as_json, title=title)
-    try:
-        report = _run(center, file, watcher)
-    finally:
-        if kept is not None:
-            kept.write()
+    with _shards(asked, center) as file:
+        if not _checked(file, skip_bad=asked.skip_bad):
+            return USAGE
+        report = _written(center, file, asked, out=out, as_json=as_json)
     _conclude(report, asked, out=out, as_json=as_json)
     return _exit_code(report)
 
@@ -53,10 +46,10 @@ def plan(asked: Asked, *, as_json: bool = False) -> int:
     """Say what a run would do, without starting a worker; the exit code is 1 if a shard could not be delivered."""
     config = replace(asked.configuration(), runner_type=RunnerType.DUMMY.value)
     center = asked.center(config)
-    file = asked.shard_file(center)
-    if not _checked(file, skip_bad=asked.skip_bad):
-        return USAGE
-    report = anyio.run(partial(center.run, file))
+    with _shards(asked, center) as file:
+        if not _checked(file, skip_bad=asked.skip_bad):
+            return USAGE
+        report = anyio.run(partial(center.run, file))
     found = report.plan
     if found is None:  # a centre of the user's, registered as "dummy"
         raise ConfigError("runner_type", config.runner_type, "this centre makes no plan")
@@ -65,6 +58,16 @@ def plan(asked: Asked, *, as_json: bool = False) -> int:
     else:
         _print(*plan_lines(found))
     return FAILURES if found.problems else ALL_DONE
+
+
+@contextmanager
+def _shards(asked: Asked, center: DispatchCenter[Any, Any]) -> Generator[ShardFile | None]:
+    file = asked.shard_file(center)
+    try:
+        yield file
+    finally:
+        if file is not None:
+            file.close()
 
 
 def _checked(file: ShardFile | None, *, skip_bad: bool) -> bool:
@@ -82,6 +85,21 @@ def _checked(file: ShardFile | None, *, skip_bad: bool) -> bool:
     else:
         warn("dispatch: nothing was run; mend these lines, or leave them out with --skip-bad")
     return skip_bad
+
+
+def _written(
+    center: DispatchCenter[Any, Any], file: ShardFile | None, asked: Asked, *, out: str | None, as_json: bool
+) -> Report[Any]:
+    """Run it, and write what came of it, also if the run ended by an error."""
+    kept = None if out is None else rows.Rows(out)
+    progress = Progress(None if file is None else file.total)
+    title = asked.target if asked.shards is None else f"{asked.target}  {asked.shards}"
+    watcher = Watcher(progress, out=kept, as_json=as_json, title=title)
+    try:
+        return _run(center, file, watcher)
+    finally:
+        if kept is not None:
+            kept.write()
 
 
 def _run(center: DispatchCenter[Any, Any], shards: Any, watcher: Watcher) -> Report[Any]:

@@ -66,6 +66,10 @@ class ShardFile:
         self.total = self.bad = 0
         self.shown: list[BadLine] = []
 
+    def close(self) -> None:
+        """Let the file go."""
+        self._bytes.close()
+
     def check(self) -> None:
         """Read every line. Takes about 3 s for a million short ones."""
         self.total = self.bad = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 
 from dispatch.cli.ending import ALL_DONE, FAILURES, REFUSED, warn
@@ -30,7 +29,7 @@ def stop(work_dir: str, *, now: bool = False) -> int:
         if owner is None:
             warn(f"dispatch: nothing runs in {work_dir} (its last run is {archive.state or 'none'})")
             return FAILURES
-        if owner.host != socket.gethostname():
+        if owner.host != os.uname().nodename:
             warn(f"dispatch: process {owner.pid} runs it on {owner.host}; stop it there")
             return REFUSED
         if not _signal(archive, owner, now=now):

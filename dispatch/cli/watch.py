@@ -30,7 +30,7 @@ class Watcher:
         self.progress, self.title = progress, title
         self.error: Exception | None = None
         self._out, self._json = out, as_json
-        self._center: DispatchCenter[Any, Any] | None = None
+        self.center: DispatchCenter[Any, Any] | None = None  # known once it is watched
         on_terminal = sys.stderr.isatty() and not (as_json and sys.stdout.isatty())
         self._show = self._live if on_terminal else self._lines
 
@@ -44,11 +44,13 @@ class Watcher:
                 self._settled(event.outcomes)
             elif self._json and (line := _told(event)):
                 sys.stdout.write(line)
+            if self._json:
+                sys.stdout.flush()  # who reads this may act on it
         except Exception as error:  # noqa: BLE001  (a full disk, a closed pipe: told by `run`)
             self.error = error
-            if self._center is not None:
+            if self.center is not None:
                 with suppress(CenterClosed):
-                    self._center.drain()
+                    self.center.drain()
 
     def _settled(self, outcomes: list[Any]) -> None:
         if self._out is None and not self._json:
@@ -62,7 +64,7 @@ class Watcher:
 
     async def watch(self, center: DispatchCenter[Any, Any]) -> None:
         """Show the run until cancelled."""
-        self._center = center
+        self.center = center
         with self._show() as show:
             try:
                 while True:

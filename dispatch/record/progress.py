@@ -200,9 +200,8 @@ def view(progress: Progress, *, width: int, height: int, title: str = "") -> Ren
     )
     parts += [_bar(progress, width), _figures(progress)]
     if progress.draining:
-        parts.append(
-            Text("draining: no new shard starts; Ctrl-C again stops what runs", style="bold magenta")
-        )
+        text = "draining: nothing new starts; Ctrl-C again stops what runs"
+        parts.append(Text(text, style="bold magenta", no_wrap=True, overflow="ellipsis"))
     room = height - len(parts) - 2  # the head of the table, and a line below
     if progress.workers and room > 0:
         parts.append(_workers(progress, room, width))
@@ -263,19 +262,22 @@ def _workers(progress: Progress, room: int, width: int) -> Table:
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=False)
     table.add_column("worker", no_wrap=True, max_width=max(12, width // 4))
-    table.add_column("pid", justify="right", no_wrap=True)
+    wide = width >= 60
+    if wide:
+        table.add_column("pid", justify="right", no_wrap=True)
     table.add_column("shard", no_wrap=True, max_width=max(12, width // 3))
     table.add_column("for", justify="right", no_wrap=True)
-    table.add_column("memory", justify="right", no_wrap=True)
+    if wide:
+        table.add_column("memory", justify="right", no_wrap=True)
     workers = progress.workers
     if len(workers) > room:  # those that run one shard for the longest time say most
         workers = tuple(
             sorted(workers, key=lambda each: -(each.seconds if each.shard_id is not None else 0.0))
         )
     for each in workers[: room if len(workers) <= room else room - 1]:
-        memory = size_text(each.rss) if each.rss else ""
-        pid = str(each.pid) if each.pid else ""
-        table.add_row(each.runner, pid, doing(each, progress), _since(each), memory)
+        memory = [size_text(each.rss) if each.rss else ""] if wide else []
+        pid = [str(each.pid) if each.pid else ""] if wide else []
+        table.add_row(each.runner, *pid, doing(each, progress), _since(each), *memory)
     if len(workers) > room:
         table.add_row(f"and {len(workers) - room + 1} more", style="dim")
     return table
