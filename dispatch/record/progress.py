@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from dispatch.terms.event import (
     Draining,
     Event,
+    Opened,
     Progressed,
     Retrying,
     Settled,
     Snapshot,
     WorkerEnded,
+    WorkerReady,
     WorkerState,
 )
 from dispatch.terms.outcome import Cancelled, Done, Failed
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ("Progress", "causes_text", "clock", "rate_text", "size_text", "view")
 
 WINDOW = 30.0  # seconds over which the rate is measured that an ETA rests on
+WIDE = 120  # columns beyond which a longer bar says no more
 IN_SHARD = 10_000  # shards whose own progress is remembered
 
 
@@ -40,6 +43,7 @@ class Progress:
         self.total, self.total_known = total, total is not None  # unless known, there may be more
         self.counts: dict[str, int] = {}
         self.reused = self.retried = self.died = 0
+        self.starting = 0  # workers of which none is ready yet
         self.draining = False
         self.workers: tuple[WorkerState, ...] = ()
         self.seconds = 0.0
@@ -81,6 +85,10 @@ class Progress:
                 self.died += 1
             case Draining():
                 self.draining = True
+            case Opened(workers=workers):
+                self.starting = workers
+            case WorkerReady():
+                self.starting = 0
             case _:
                 pass
 
@@ -146,10 +154,12 @@ class Progress:
             yield f"{self.counts['failed']:,} failed ({causes_text(self.causes)})"
         if self.counts.get("cancelled"):
             yield f"{self.counts['cancelled']:,} cancelled"
-        if self.rate is not None:
+        if self.rate is not None and not self.starting:
             yield rate_text(self.rate)
         if self.left is not None and self.left > 0:
             yield f"{clock(self.left)} left"
+        if self.starting:
+            yield f"starting {self.starting} workers"
         if self.draining:
             yield "draining"
 
@@ -216,10 +226,11 @@ def _bar(progress: Progress, width: int) -> RenderableType:
     finished, total = progress.finished, progress.total
     known = "" if progress.total_known else "+"
     of = f"{finished:,}/{total:,}{known}" if total is not None else f"{finished:,}"
-    pace = "" if progress.rate is None else rate_text(progress.rate)
+    pace = rate_text(progress.rate) if progress.rate and not progress.starting else ""
     left = "" if progress.left is None else f"{clock(progress.left)} left"
     share = f"{finished / total:4.0%}" if total else ""
-    row = Table.grid(padding=(0, 1), expand=True)
+    row = Table.grid(padding=(0, 1))
+    row.width = min(width, WIDE)
     row.add_column(ratio=1)
     for _ in range(4):
         row.add_column(justify="right", no_wrap=True)
@@ -227,18 +238,21 @@ def _bar(progress: Progress, width: int) -> RenderableType:
         total=total or None,
         completed=finished,
         pulse=not total,
+        style="bright_black",
         width=None if width > 60 else 10,
         complete_style="green",
         finished_style="green",
         animation_time=progress.seconds,
     )
-    row.add_row(bar, Text(share, style="bold"), of, pace or clock(progress.seconds), left)
+    row.add_row(bar, Text(share, style="bold"), of, pace, left)
     return row
 
 
 def _figures(progress: Progress) -> RenderableType:
     from rich.text import Text
 
+    if progress.starting:
+        return Text(f"starting {progress.starting} workers", style="cyan")
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(f"done {progress.counts.get('done', 0):,}", style="green")
     if progress.coverage is not None:
@@ -290,7 +304,7 @@ def doing(worker: WorkerState, progress: Progress | None = None) -> str:
         return f"{worker.shard_id}  {within}".rstrip()
     if worker.state != "ready":
         return worker.state
-    return "short shards" if worker.in_flight else "idle"
+    return "busy" if worker.in_flight else "idle"
 
 
 def _since(worker: WorkerState) -> str:

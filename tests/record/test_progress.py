@@ -12,11 +12,13 @@ from dispatch import (
     Draining,
     Failed,
     Fault,
+    Opened,
     Progressed,
     Retrying,
     Settled,
     Snapshot,
     WorkerEnded,
+    WorkerReady,
 )
 from dispatch.record.progress import Progress, clock, rate_text, size_text, view
 from dispatch.terms.event import WorkerState
@@ -154,6 +156,18 @@ def test_when_there_are_many_workers_the_slowest_are_shown() -> None:
     assert "45 MB" in lines[4]
 
 
+def test_until_a_worker_is_ready() -> None:
+    """It is said how many are starting, and no rate."""
+    progress = Progress(10)
+    progress.tick(0.0)
+    progress.hear(Opened(at=0.0, workers=30))
+    progress.tick(1.0)
+    assert drawn(progress)[2] == "starting 30 workers"
+    assert progress.line() == "0 of 10, 0 done, starting 30 workers"
+    progress.hear(WorkerReady(at=0.0, worker=1, runner="R", pid=1, seconds=1.0))
+    assert drawn(progress)[2] == "done 0  coverage 0.0%"
+
+
 def test_what_a_worker_does() -> None:
     """Starts, is idle, or runs shards that are too short to be named."""
     progress = Progress(10)
@@ -166,7 +180,7 @@ def test_what_a_worker_does() -> None:
     )
     idle, short, starting = drawn(progress)[4:7]
     assert idle.split() == ["Grader", "1001", "idle", "3.0", "s", "45", "MB"]
-    assert short.split() == ["Grader", "1002", "short", "shards", "45", "MB"]
+    assert short.split() == ["Grader", "1002", "busy", "45", "MB"]
     assert starting.split() == ["Grader", "starting"]
 
 
