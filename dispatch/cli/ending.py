@@ -6,7 +6,7 @@ import errno
 import os
 import shlex
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from dispatch.cli.options import BrokenTarget
@@ -57,7 +57,11 @@ def _close_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def command_line() -> str:
-    """The command that was typed, so that it can be typed again."""
-    program = ["python", "-m", "dispatch"] if sys.argv[0].endswith("__main__.py") else ["dispatch"]
-    return shlex.join([*program, *sys.argv[1:]])
+def command_line(argv: Sequence[str] = ()) -> str:
+    """The command that was typed, so that it can be typed again: ours, or that of a process's `argv`."""
+    words = list(argv or sys.orig_argv)
+    for place, word in enumerate(words[1:], 1):
+        if os.path.basename(word) == "dispatch":
+            words = ["python", "-m", "dispatch"] if words[place - 1] == "-m" else ["dispatch"]
+            return shlex.join([*words, *(argv or sys.orig_argv)[place + 1 :]])
+    return shlex.join(words)

@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from dispatch.cli.ending import ALL_DONE
+from dispatch.cli.ending import ALL_DONE, command_line
 from dispatch.record.archive import Archive, Run
 from dispatch.record.progress import Progress, causes_text, clock, view
 from dispatch.terms.errors import ConfigError
@@ -136,7 +136,7 @@ def _shown(seen: Status, progress: Progress, console: Console) -> RenderableType
     if seen.counts.get("failed"):
         parts.append(Text(f"failures  dispatch show {shlex.quote(seen.work_dir)} --failed"))
     if seen.state in ("interrupted", "killed"):
-        parts.append(Text(f"resume    {shlex.join(run.argv)}"))
+        parts.append(Text(f"resume    {command_line(run.argv)}"))
     return Group(*parts)
 
 

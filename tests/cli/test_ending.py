@@ -51,14 +51,13 @@ def test_what_nobody_foresaw_keeps_its_traceback() -> None:
 @pytest.mark.parametrize(
     ("argv", "typed"),
     [
-        (
-            ["/usr/bin/dispatch", "run", "a:B", "--shards", "my data.jsonl"],
-            "dispatch run a:B --shards 'my data.jsonl'",
-        ),
-        (["/x/dispatch/__main__.py", "run", "a:B"], "python -m dispatch run a:B"),
+        (["/x/python", "/x/bin/dispatch", "run", "a:B", "my data.jsonl"], "dispatch run a:B 'my data.jsonl'"),
+        (["/x/python3", "-W", "error", "-m", "dispatch", "run", "a:B"], "python -m dispatch run a:B"),
+        (["/x/python3", "my program.py", "1"], "/x/python3 'my program.py' 1"),
     ],
 )
 def test_the_command_can_be_typed_again(argv: list[str], typed: str, monkeypatch: Any) -> None:
-    """As it was typed, quoted for a shell."""
-    monkeypatch.setattr(sys, "argv", argv)
+    """As it was typed, quoted for a shell; any other program's as its process has it."""
+    assert ending.command_line(argv) == typed
+    monkeypatch.setattr(sys, "orig_argv", argv)
     assert ending.command_line() == typed
