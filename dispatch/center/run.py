@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from itertools import islice
+from operator import length_hint
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -70,6 +71,7 @@ class SourceDoor(Generic[R]):
 
     async def pump(self, source: Iterable[Any] | AsyncIterable[Any]) -> None:
         """Read the source until it ends, as far ahead as is allowed. What it raises is kept in `error`."""
+        self._expected = _length(source)
         try:
             with self._reading:
                 if isinstance(source, AsyncIterable):
@@ -89,6 +91,7 @@ class SourceDoor(Generic[R]):
             self._tell()
 
     _over = False
+    _expected: int | None = None  # how many shards the source says that it has
 
     def _blame_startup(self) -> None:
         """No worker is left: shards that were not read get no outcome, so the door says why."""
@@ -273,6 +276,7 @@ class SourceDoor(Generic[R]):
             "counts": dict(self.counts),
             "total": self.intake.read,
             "total_known": self.exhausted,
+            "expected": self._expected,
             "unsettled": self.intake.read - self._settled,
             "seconds": monotonic() - self._began,
         }
@@ -378,3 +382,12 @@ def _entry_index(entry: Entry) -> int:
 
 def _index(outcome: Any) -> int:
     return outcome.entry.index  # type: ignore[no-any-return]  # an Entry's
+
+
+def _length(source: object) -> int | None:
+    """How many shards a source says that it has: a list does, a generator does not."""
+    try:
+        length = length_hint(source, -1)
+    except Exception:  # noqa: BLE001  (user code, and a hint is worth no error)
+        return None
+    return length if length >= 0 else None

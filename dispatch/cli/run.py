@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -38,7 +39,7 @@ def perform(asked: Asked, *, out: str | None = None, as_json: bool = False) -> i
         if not _checked(file, skip_bad=asked.skip_bad):
             return USAGE
         report = _written(center, file, asked, out=out, as_json=as_json)
-    _conclude(report, asked, out=out, as_json=as_json)
+    _conclude(report, work_dir=config.work_dir, out=out, as_json=as_json)
     return _exit_code(report)
 
 
@@ -125,7 +126,7 @@ async def _watched(center: DispatchCenter[Any, Any], shards: Any, watcher: Watch
     return report
 
 
-def _conclude(report: Report[Any], asked: Asked, *, out: str | None, as_json: bool) -> None:
+def _conclude(report: Report[Any], *, work_dir: str | None, out: str | None, as_json: bool) -> None:
     """Say what came of it, and where to look next."""
     if as_json:
         _print(json_report(report))
@@ -134,11 +135,13 @@ def _conclude(report: Report[Any], asked: Asked, *, out: str | None, as_json: bo
     after: list[str] = []
     if out is not None:
         after.append(f"outcomes  {out}")
+    if work_dir is not None and report.counts.get("failed"):
+        after.append(f"failures  dispatch show {shlex.quote(work_dir)} --failed")
     if _exit_code(report) == INTERRUPTED:
         after.append(
-            f"resume    {command_line()}"
-            if asked.work_dir
-            else "nothing was recorded: with --work-dir DIR the same command would go on where it stopped"
+            "nothing was recorded: with --work-dir DIR the same command would go on where it stopped"
+            if work_dir is None
+            else f"resume    {command_line()}"
         )
     if after:
         _print("", *after)
@@ -151,6 +154,7 @@ def json_report(report: Report[Any]) -> str:
         "counts": report.counts,
         "total": report.total,
         "total_known": report.total_known,
+        "reused": report.reused,
         "coverage": report.coverage,
         "seconds": report.seconds,
         "interrupted": report.interrupted,

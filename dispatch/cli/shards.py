@@ -82,6 +82,10 @@ class ShardFile:
             else:
                 self.total += 1
 
+    def __len__(self) -> int:
+        """The shards of the last `check`."""
+        return self.total
+
     def __iter__(self) -> Iterator[Any]:
         """The shards, bad lines left out."""
         return (found for found in self._lines() if not isinstance(found, BadLine))

@@ -63,18 +63,18 @@ def show(
 
 def _overview(archive: Archive, console: Console) -> None:
     runs = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("run", "state", "began", "took", "shards", "reused", "runner", "drift"):
-        runs.add_column(
-            name, no_wrap=True, justify="right" if name in ("run", "took", "shards", "reused") else "left"
-        )
-    for run in archive.runs():
+    for name in ("run", "state", "began", "took", "shards", "reused"):
+        runs.add_column(name, no_wrap=True, justify="left" if name in ("state", "began") else "right")
+    runs.add_column("runner")  # the one that may be wrapped
+    for run in archive.runs()[-LISTED:]:
         took = "" if run.ended_at is None else clock(run.ended_at - run.started_at)
-        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started_at))
-        names = ", ".join(f"{name} {version}" for name, version in run.runners.items())
+        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started_at))
+        names = [f"{name} (version {version})" for name, version in run.runners.items()]
+        names += [f"drift: {run.drift}"] if run.drift else []
         runs.add_row(
-            str(run.id), run.state, began, took, f"{run.total:,}", f"{run.reused:,}", names, run.drift
+            str(run.id), run.state, began, took, f"{run.total:,}", f"{run.reused:,}", ", ".join(names)
         )
-    console.print(runs)
+    console.print(runs, soft_wrap=False)
     counts = archive.counts()
     console.print("\n" + ", ".join(f"{kind} {number:,}" for kind, number in counts.items()))
     rest = list(islice(archive.outcomes(kind="failed"), LISTED))

@@ -6,6 +6,8 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from glob import glob
 
 import msgspec
@@ -63,6 +65,8 @@ def status(work_dir: str | None, *, watch: bool = False, as_json: bool = False) 
                     time.sleep(LOOK)
                     seen = look(archive, progress)
         console.print(_shown(seen, progress, console))
+        for line in _next(seen):
+            console.print(line, soft_wrap=True, highlight=False)  # so that a command can be copied
     return ALL_DONE
 
 
@@ -84,7 +88,14 @@ def find_work_dir() -> str:
     found = glob("journal.db") or glob("*/journal.db") + glob("runs/*/journal.db")
     if not found:
         raise ConfigError("WORK_DIR", None, "name one; there is none here, nor in ./runs")
-    return os.path.dirname(max(found, key=os.path.getmtime)) or "."
+    return os.path.dirname(max(found, key=_written_at)) or "."
+
+
+def _written_at(path: str) -> float:
+    """When a database was written last: what is new stands in its write-ahead log."""
+    with suppress(FileNotFoundError):
+        return max(os.path.getmtime(path), os.path.getmtime(path + "-wal"))
+    return os.path.getmtime(path)
 
 
 def look(archive: Archive, progress: Progress) -> Status:
@@ -96,6 +107,8 @@ def look(archive: Archive, progress: Progress) -> Status:
         counts, total, known = archive.counts(), archive.total(), False
     else:
         counts, total, known = live.counts, live.total, live.total_known
+        if live.expected is not None and live.expected >= total:
+            total, known = live.expected, True
     going = run.state == "running"
     progress.total, progress.total_known = total, known
     progress.reused = run.reused if live is None else live.reused
@@ -133,11 +146,15 @@ def _shown(seen: Status, progress: Progress, console: Console) -> RenderableType
         parts.append(Text(_summary(seen)))
     if run.drift:
         parts.append(Text(f"drift     {run.drift}", style="magenta"))
-    if seen.counts.get("failed"):
-        parts.append(Text(f"failures  dispatch show {shlex.quote(seen.work_dir)} --failed"))
-    if seen.state in ("interrupted", "killed"):
-        parts.append(Text(f"resume    {command_line(run.argv)}"))
     return Group(*parts)
+
+
+def _next(seen: Status) -> Iterator[str]:
+    """Where to look next."""
+    if seen.counts.get("failed"):
+        yield f"failures  dispatch show {shlex.quote(seen.work_dir)} --failed"
+    if seen.state in ("interrupted", "killed"):
+        yield f"resume    {command_line(seen.run.argv)}"
 
 
 def _when(seen: Status) -> str:

@@ -62,13 +62,15 @@ class Live(Struct, frozen=True, kw_only=True):
     """How far a run was at the wall time `at`: its own counts (by kind and cause), and its centre's snapshot.
 
     Written at most every 0.5 s while it runs, and once when it ends. `total` counts the shards that were read,
-    `total_known` says whether there are no more; `reused` of them came from the record. `unsettled` have no outcome.
+    `total_known` says whether there are no more, and `expected` how many the source says that it has (None: it does
+    not say); `reused` of them came from the record. `unsettled` have no outcome.
     """
 
     at: float
     counts: dict[str, int]
     total: int
     total_known: bool
+    expected: int | None = None
     reused: int
     unsettled: int
     seconds: float
