@@ -15,7 +15,7 @@ from rich.text import Text
 from dispatch.cli import rows
 from dispatch.cli.ending import ALL_DONE, FAILURES, warn
 from dispatch.record.archive import Archive, Record
-from dispatch.record.progress import clock
+from dispatch.record.progress import clock, counts_text
 from dispatch.terms.outcome import Attempt, Fault
 
 __all__ = ("show",)
@@ -76,7 +76,7 @@ def _overview(archive: Archive, console: Console) -> None:
         )
     console.print(runs, soft_wrap=False)
     counts = archive.counts()
-    console.print("\n" + ", ".join(f"{kind} {number:,}" for kind, number in counts.items()))
+    console.print(f"\n{archive.total():,} shards: {counts_text(counts)}")
     rest = list(islice(archive.outcomes(kind="failed"), LISTED))
     if not rest:
         return

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from dispatch.cli.ending import ALL_DONE, command_line
 from dispatch.record.archive import Archive, Run
-from dispatch.record.progress import Progress, causes_text, clock, view
+from dispatch.record.progress import Progress, clock, counts_text, view
 from dispatch.terms.errors import ConfigError
 from dispatch.terms.event import WorkerState
 
@@ -175,16 +175,11 @@ def _time(at: float) -> str:
 
 
 def _summary(seen: Status) -> str:
-    counts = seen.counts
-    done = counts.get("done", 0)
-    of = f"{done:,} of {seen.total:,}{'' if seen.total_known else ' known'} shards done"
-    parts = [of + (f" ({seen.reused:,} reused)" if seen.reused else "")]
-    if counts.get("failed"):
-        rest = {name: n for name, n in counts.items() if name not in ("done", "failed", "cancelled")}
-        parts.append(f"{counts['failed']:,} failed ({causes_text(rest)})")
-    if counts.get("cancelled"):
-        parts.append(f"{counts['cancelled']:,} cancelled")
-    waiting = seen.total - sum(counts.get(kind, 0) for kind in ("done", "failed", "cancelled"))
+    parts = [
+        f"{seen.total:,}{'' if seen.total_known else ' known'} shards",
+        counts_text(seen.counts, seen.reused),
+    ]
+    waiting = seen.total - sum(seen.counts.get(kind, 0) for kind in ("done", "failed", "cancelled"))
     if waiting > 0:
         parts.append(f"{waiting:,} without an outcome")
-    return ", ".join(parts)
+    return ": ".join(parts[:2]) + "".join(f", {part}" for part in parts[2:])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-__all__ = ("Progress", "causes_text", "clock", "rate_text", "size_text", "view")
+__all__ = ("Progress", "clock", "counts_text", "rate_text", "size_text", "view")
 
 WINDOW = 30.0  # seconds over which the rate is measured that an ETA rests on
 WIDE = 120  # columns beyond which a longer bar says no more
@@ -95,7 +95,7 @@ class Progress:
     def _settle(self, outcomes: list[Any]) -> None:
         counts = self.counts
         for outcome in outcomes:
-            kind = _KINDS[type(outcome)]
+            kind = KINDS[type(outcome)]
             counts[kind] = counts.get(kind, 0) + 1
             if isinstance(outcome, Failed):
                 counts[outcome.fault.cause] = counts.get(outcome.fault.cause, 0) + 1
@@ -149,11 +149,7 @@ class Progress:
             if self.total is not None
             else f"{self.finished:,} finished"
         )
-        yield f"{self.counts.get('done', 0):,} done" + (f" ({self.reused:,} reused)" if self.reused else "")
-        if self.counts.get("failed"):
-            yield f"{self.counts['failed']:,} failed ({causes_text(self.causes)})"
-        if self.counts.get("cancelled"):
-            yield f"{self.counts['cancelled']:,} cancelled"
+        yield counts_text(self.counts, self.reused)
         if self.rate is not None and not self.starting:
             yield rate_text(self.rate)
         if self.left is not None and self.left > 0:
@@ -164,7 +160,23 @@ class Progress:
             yield "draining"
 
 
-_KINDS: dict[type, str] = {Done: "done", Failed: "failed", Cancelled: "cancelled"}
+KINDS: dict[type, str] = {Done: "done", Failed: "failed", Cancelled: "cancelled"}
+
+
+def counts_text(counts: Mapping[str, int], reused: int = 0) -> str:
+    """`7 done (2 reused), 3 failed (raised 2, timed_out 1), 1 cancelled`."""
+    parts = [f"{counts.get('done', 0):,} done" + (f" ({reused:,} reused)" if reused else "")]
+    if counts.get("failed"):
+        parts.append(f"{counts['failed']:,} failed ({causes_text(causes_of(counts))})")
+    if counts.get("cancelled"):
+        parts.append(f"{counts['cancelled']:,} cancelled")
+    return ", ".join(parts)
+
+
+def causes_of(counts: Mapping[str, int]) -> dict[str, int]:
+    """Failures by cause, the most common first, of counts by kind and cause."""
+    causes = {name: n for name, n in counts.items() if name not in KINDS.values() and n}
+    return dict(sorted(causes.items(), key=lambda item: -item[1]))
 
 
 def causes_text(causes: Mapping[str, int]) -> str:

@@ -58,7 +58,7 @@ def test_an_overview(recorded: Recorded) -> None:
     assert said.code == 0, said.err
     assert "Grader" in said.out
     assert "  finished     20" in said.out or "  finished  20" in said.out
-    assert "done 2" in said.out
+    assert "5 shards: 2 done, 3 failed (" in said.out
     assert "ValueError: no 2" in said.out
     assert said.out.endswith(f"one of them: dispatch show {recorded.path} 'bad one'\n")
 
