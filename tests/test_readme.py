@@ -1,13 +1,20 @@
 """What the README says runs, and what it points at is there."""
 
+import json
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from dispatch import JournalError
+from dispatch.record.archive import Archive
+from tests.center.facts import until_true
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -75,8 +82,56 @@ def test_every_command_is_a_target_of_make() -> None:
     commands = re.findall(r"^\$ make (\w+)|`make (\w+)`", README, re.MULTILINE)
     assert {"demo", "test"} <= {"".join(names) for names in commands} <= targets
     for block in blocks(README):
-        if block.language == "console":
+        if block.language == "console" and "$ dispatch " not in block.text:
             assert [line for line in block.text.splitlines() if not line.startswith("$ make ")] == []
+
+
+def test_the_command_line_does_as_shown(tmp_path: Path) -> None:
+    """The session of the command line, typed again: an interrupt, a resumption, and a look at a failure."""
+    section = README.split("\n## The command line\n")[1].split("\n## ")[0]
+    program, session = (block.text for block in blocks(section)[:2])
+    (tmp_path / "grading.py").write_text(program)
+    answers = [{"question": f"{n} * 7", "answer": str(7 * n)} for n in range(100)]
+    answers[0] = {"question": "6 * 7", "answer": "forty-two"}
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+    for typed in session.removeprefix("$ ").split("\n$ "):
+        command, *shown = typed.splitlines()
+        lines = [line for line in shown if line != "^C"]
+        pattern = "".join(".*\n" if line == "..." else f"{re.escape(plain(line))}\n" for line in lines)
+        said = type_in(command, tmp_path, interrupt="^C" in shown)
+        assert re.fullmatch(pattern, plain(said), re.DOTALL), said
+
+
+def type_in(command: str, folder: Path, *, interrupt: bool) -> str:
+    """What a command prints; interrupted as soon as something is recorded as done."""
+    typed = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", *shlex.split(command)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if interrupt:
+        until_true(lambda: is_under_way(folder / "runs" / "a"))
+        typed.send_signal(signal.SIGINT)
+    out, _ = typed.communicate(timeout=40)
+    return out
+
+
+def is_under_way(work_dir: Path) -> bool:
+    """Whether anything is done there."""
+    try:
+        with Archive.open(work_dir) as archive:
+            return archive.counts().get("done", 0) > 0
+    except JournalError:
+        return False
+
+
+def plain(text: str) -> str:
+    """Text without what differs from run to run: numbers, and the room that they take."""
+    text = re.sub(r"\b\d[\d.,:]*", "#", text.replace("python -m dispatch", "dispatch"))
+    return re.sub(r" +", " ", re.sub(r" +$", "", text, flags=re.MULTILINE))
 
 
 def test_every_link_leads_somewhere() -> None:
