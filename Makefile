@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
+DEMO   ?= runs/humaneval
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
@@ -13,8 +14,10 @@ PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.examples  ## grade HumanEval candidates with a pool of workers
-	@$(BIN)/python -m examples.humaneval $(ARGS)
+demo: $(VENV)/.examples  ## grade HumanEval candidates with a pool of workers; Ctrl-C, and again: it goes on
+	@$(BIN)/dispatch run examples.humaneval.demo:Demo --config examples/humaneval/run.toml \
+	  --work-dir $(DEMO) --resume all $(ARGS) || test $$? -eq 1  # 1: some failed, as they must
+	@echo; $(BIN)/dispatch show $(DEMO) 'HumanEval/0: never returns'
 
 test: $(VENV)/.dev  ## the tests, once, on this Python (most of them wait, so three at a time)
 	@$(BIN)/python -m pytest -q -n 3 $(ARGS)
@@ -44,7 +47,7 @@ bench: $(VENV)/.bench  ## the numbers we publish, beside our rivals'
 
 clean:  ## remove the environments and everything that was made
 	@rm -rf .venv .venv-* $(VENV) build dist .coverage .coverage.* htmlcov
-	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made:
@@ -57,15 +60,15 @@ $(VENV)/.made:
 
 $(VENV)/.examples: pyproject.toml $(VENV)/.made
 	@echo "installing dispatch and its examples into $(VENV)"
-	@$(PIP) -e '.[examples]'
+	@$(PIP) -e '.[cli,examples]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.made
 	@echo "installing dispatch, its examples and the tools into $(VENV)"
-	@$(PIP) -e '.[dev,examples]'
+	@$(PIP) -e '.[cli,dev,examples]'
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml $(VENV)/.made
 	@echo "installing dispatch, the tools and the rivals into $(VENV)"
-	@$(PIP) -e '.[bench,dev,examples]'
+	@$(PIP) -e '.[bench,cli,dev,examples]'
 	@touch $@

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from examples.humaneval.demo import Demo
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.stem != "__init__")
 PLAIN_KINDS = ["canonical", "wrong answer", "raises", "does not compile", "calls sys.exit"]
@@ -132,6 +134,42 @@ def test_humaneval_fails_when_a_verdict_is_not_as_expected() -> None:
     )
     assert ended.returncode == 1, ended.stderr
     assert "HumanEval/0: canonical: passed, expected raised OSError" in ended.stdout
+
+
+class SmallDemo(Demo):
+    """The demo, of two problems."""
+
+    limit = 2
+
+
+def test_the_demo_is_a_recorded_run(tmp_path: Path) -> None:
+    """`make demo` in small: the table is as it must be; the same command again runs only what had failed."""
+    config = ROOT / "examples" / "humaneval" / "run.toml"
+    command = [
+        sys.executable,
+        "-m",
+        "dispatch",
+        "run",
+        "tests.test_examples:SmallDemo",
+        "--config",
+        str(config),
+    ]
+    for reused in ("", "2 of them reused from the journal, 13 run\n"):
+        ended = subprocess.run(
+            [*command, "--work-dir", str(tmp_path / "work"), "-j", "2"],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+        assert ended.returncode == 1, ended.stderr
+        assert table(ended.stdout)["canonical"] == (2, 2, 0, "")
+        assert table(ended.stdout)["never returns"] == (1, 0, 1, "timed_out (1)")
+        assert "all as it must be\n" in ended.stdout
+        assert "2 done of 15 shards" in ended.stdout
+        assert reused in ended.stdout
 
 
 def test_custom_center_answers_its_runners() -> None:

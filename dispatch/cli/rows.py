@@ -124,6 +124,11 @@ class Rows:
         self._spool: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (closed by `write`)
         self._index, self._ends = array("q"), array("q", [0])
 
+    @property
+    def number(self) -> int:
+        """Rows so far."""
+        return len(self._index)
+
     def add(self, index: int, line: bytes) -> None:
         """Keep the row of the shard at `index`. Raises OSError if the disk is full."""
         self._spool.write(line)

@@ -97,10 +97,14 @@ def _written(
     title = asked.target if asked.shards is None else f"{asked.target}  {asked.shards}"
     watcher = Watcher(progress, out=kept, as_json=as_json, title=title)
     try:
-        return _run(center, file, watcher)
-    finally:
-        if kept is not None:
+        report = _run(center, file, watcher)
+    except BaseException:
+        if kept is not None and kept.number:  # a run that never began leaves an older file as it is
             kept.write()
+        raise
+    if kept is not None:
+        kept.write()
+    return report
 
 
 def _run(center: DispatchCenter[Any, Any], shards: Any, watcher: Watcher) -> Report[Any]:

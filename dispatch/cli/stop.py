@@ -46,19 +46,22 @@ def stop(work_dir: str, *, now: bool = False) -> int:
 
 def _signal(archive: Archive, owner: Owner, *, now: bool) -> bool:
     """Send it SIGINT; `now`: SIGTERM behind it, because two equal signals may count as one. Whether it was there."""
+    numbers = (signal.SIGINT, signal.SIGTERM) if now else (signal.SIGINT,)
     try:
+        if not hasattr(os, "pidfd_open"):  # not Linux: the pid could be another's by now, in theory
+            for number in numbers:
+                os.kill(owner.pid, number)
+            return True
         process = os.pidfd_open(owner.pid)
+        try:
+            if archive.owner() != owner:  # the lock says that the process is still the run's
+                return False
+            for number in numbers:
+                signal.pidfd_send_signal(process, number)
+        finally:
+            os.close(process)
     except ProcessLookupError:
         return False
-    try:
-        if archive.owner() != owner:  # the lock says that the pid is still the run's
-            return False
-        for number in (signal.SIGINT, signal.SIGTERM) if now else (signal.SIGINT,):
-            signal.pidfd_send_signal(process, number)
-    except ProcessLookupError:
-        return False
-    finally:
-        os.close(process)
     return True
 
 

@@ -25,16 +25,18 @@ class Graded:
     def add(self, outcome: Outcome[Verdict]) -> None:
         """Count one candidate's outcome; keep the first fault of each kind as an exhibit."""
         candidate: Candidate = outcome.payload
-        end = ending(outcome)
-        kind = self._kinds[candidate.kind]
-        if outcome.shard_id in self.seen:
-            self.surprises.append(f"{outcome.shard_id}: a second outcome")
-        self.seen.add(outcome.shard_id)
-        self._endings[kind.name][end] += 1
+        self.note(outcome.shard_id, candidate.kind, ending(outcome))
         if isinstance(outcome, Failed):
-            self._faults.setdefault(kind.name, (outcome.shard_id, outcome.fault))
-        if end != kind.ending:
-            self.surprises.append(f"{outcome.shard_id}: {end}, expected {kind.ending}")
+            self._faults.setdefault(candidate.kind, (outcome.shard_id, outcome.fault))
+
+    def note(self, shard_id: str, kind: str, end: str) -> None:
+        """Count one candidate's ending."""
+        if shard_id in self.seen:
+            self.surprises.append(f"{shard_id}: a second outcome")
+        self.seen.add(shard_id)
+        self._endings[kind][end] += 1
+        if end != self._kinds[kind].ending:
+            self.surprises.append(f"{shard_id}: {end}, expected {self._kinds[kind].ending}")
 
     def table(self) -> str:
         """One line a kind: number, passed, failed, and the failures by cause."""

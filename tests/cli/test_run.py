@@ -149,9 +149,12 @@ def test_a_module_in_the_current_directory(tmp_path: Path) -> None:
 
 
 def test_a_runner_that_cannot_start(tmp_path: Path) -> None:
-    """The reason is told with the worker's traceback; exit code 1, no traceback of ours."""
-    said = dispatch("run", f"{TARGETS}:Broken", "--shards", lines(tmp_path / "in.jsonl", 1))
+    """The reason is told with the worker's traceback, not ours; exit code 1, and an older --out stays as it was."""
+    out = tmp_path / "out.jsonl"
+    out.write_text("older")
+    said = dispatch("run", f"{TARGETS}:Broken", "--shards", lines(tmp_path / "in.jsonl", 1), "--out", out)
     assert said.code == 1
+    assert out.read_text() == "older"
     assert "RuntimeError: no GPU here" in said.err
     assert "dispatch/cli" not in said.err
 
