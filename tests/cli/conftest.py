@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
+from dispatch.record.archive import Archive
 from tests.center.facts import until_true
 from tests.cli.terminal import TARGETS, Said, Typed, dispatch
 
@@ -37,19 +38,28 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 
 
 class Going:
-    """A run whose first shard waits at a gate; of 50 shards."""
+    """A run of 50 shards, of which the eleventh waits at a gate; a drain has a minute."""
 
     def __init__(self, folder: Path) -> None:
         self.gate = folder / "gate"
         self.work_dir = folder / "work"
-        shards = [{"number": 0, "how": f"wait {self.gate}"}, *({"number": n} for n in range(1, 50))]
+        shards = [{"number": n} for n in range(50)]
+        shards[10] = {"number": 10, "how": f"wait {self.gate}"}
         (folder / "in.jsonl").write_text("".join(json.dumps(shard) + "\n" for shard in shards))
         self.arguments = (
             *("run", f"{TARGETS}:Grader", "--shards", folder / "in.jsonl"),
-            *("--work-dir", self.work_dir, "-j", 1),
+            *("--work-dir", self.work_dir, "--config", folder / "run.toml", "-j", 1),
         )
+        (folder / "run.toml").write_text("[policy]\ngrace = 60\n")
         self.typed = Typed(*self.arguments)
         until_true(Path(f"{self.gate}.in").exists)
+        until_true(lambda: self.recorded == {"done": 10})
+
+    @property
+    def recorded(self) -> dict[str, int]:
+        """What the journal holds."""
+        with Archive.open(self.work_dir) as archive:
+            return archive.counts()
 
     def open(self) -> None:
         """Let it go on."""

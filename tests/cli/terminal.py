@@ -33,7 +33,8 @@ class Said(NamedTuple):
 
 def environment() -> dict[str, str]:
     """Ours, with this tree first and a terminal of 80 columns."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "TERM": "xterm-256color"}
+    told = {"PYTHONPATH": str(ROOT), "COLUMNS": "80", "TERM": "xterm-256color"}
+    return {**{name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}, **told}
 
 
 def dispatch(*arguments: object, text: str | None = None, cwd: Path = ROOT) -> Said:
