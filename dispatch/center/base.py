@@ -52,9 +52,7 @@ class DispatchCenter(ABC, Generic[P, R]):
 
     runner: Target | None = None
     config: DispatchConfig
-    on_event: Callable[[Event], None] | None = (
-        None  # told every event of an opening, from the first; it must not block
-    )
+    on_event: Callable[[Event], None] | None = None  # hears every event of an opening; must not block
 
     if not TYPE_CHECKING:
 

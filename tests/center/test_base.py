@@ -316,3 +316,21 @@ def test_centres_are_generic_with_defaults(center: Any) -> None:
     else:
         assert center[int].__args__ == (int, Any)
         assert center[int, str].__args__ == (int, str)
+
+
+@on_both_loops
+async def test_on_event_hears_everything() -> None:
+    """Set before the centre opens, it is told each event, the first and the last too; one that raises hurts nobody."""
+    center = DataParallelDispatchCenter(double, range(3), config=ONE)
+    heard: list[str] = []
+
+    def hear(event: Any) -> None:
+        heard.append(type(event).__name__)
+
+    center.on_event = hear
+    assert (await center.run()).values() == [0, 2, 4]
+    assert heard[:2] == ["Opened", "WorkerReady"]
+    assert "Settled" in heard
+    assert heard[-1] == "Closed"
+    center.on_event = lambda event: 1 / 0
+    assert (await center.run()).values() == [0, 2, 4]

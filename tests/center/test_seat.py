@@ -131,3 +131,12 @@ def test_what_it_does_now(running: int, told: str | None) -> None:
     now = sitter.now(dict(enumerate(entries(1, 3), start=1)), 4.5)
     assert (now.shard_id, now.seconds) == (told, 1.5 if told else 0.0)
     assert (now.runner, now.pid, now.rss, now.in_flight) == ("R", 77, 5_000_000, 3)
+
+
+def test_how_long_a_worker_has_been_idle() -> None:
+    """Since it became ready, or since its last shard ended; while it holds shards that are not known, nobody says."""
+    sitter = seat()
+    assert (sitter.now({}, 9.5).shard_id, sitter.now({}, 9.5).seconds) == (None, 2.0)
+    sitter.heard(10.0)
+    assert sitter.now({}, 13.0).seconds == 3.0
+    assert sitter.now({1: entries(1, 1)[0]}, 13.0).seconds == 0.0
