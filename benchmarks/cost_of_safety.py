@@ -47,7 +47,7 @@ async def measure(entry: Entry) -> Sample:
     payloads = items(20 if entry.tiny else MOST)
     fn = noop if entry.chunk else forked
     with tempfile.TemporaryDirectory() as directory:
-        more = {"work_dir": directory} if "work_dir" in entry.options else {}
+        more = {"work_dir": directory, "resume": "none"} if "work_dir" in entry.options else {}
         options = {key: value for key, value in entry.options.items() if key != "work_dir"}
         plain = Entry(name=entry.name, contender="ours", options=options, tiny=entry.tiny)
         async with opened(plain, fn, **more) as pool:

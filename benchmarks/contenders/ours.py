@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -57,7 +57,7 @@ _CENTERS = {
 
 
 class Ours(Contender):
-    """`door`: stream or run. What else is given goes into the policy."""
+    """`door`: stream or run. `resume="none"` reuses nothing. What else is given goes into the policy."""
 
     title = "dispatch"
     chunks = (1,)
@@ -72,11 +72,14 @@ class Ours(Contender):
         shared: Any = None,
         door: str = "stream",
         work_dir: str | None = None,
+        resume: Literal["done", "none"] = "done",
         **policy: Any,
     ) -> None:
         super().__init__(fn, workers, start=start, shared=shared)
         self._door = door
-        config = DispatchConfig(data_parallel=workers, work_dir=work_dir, policy=Policy(**policy))
+        config = DispatchConfig(
+            data_parallel=workers, work_dir=work_dir, resume=resume, policy=Policy(**policy)
+        )
         kind, runner = _CENTERS.get(getattr(fn, "__name__", ""), (DataParallelDispatchCenter, fn))
         self.center: DataParallelDispatchCenter[Any, Any] = kind(runner, shared_param=shared, config=config)
 

@@ -126,7 +126,8 @@ class Recorder:
                     return
         act.told = partial(session.books.tell, door.key, outcomes, size=size, slot=slot, seconds=seconds)
         act.dropped = partial(door.drop, outcomes)
-        self._journal.writer.post(act)
+        hungry = not session.books.queue.ready  # the source may be waiting until we have told
+        self._journal.writer.post(act, urgent=hungry)
 
     def _done_act(self, outcomes: list[Any]) -> Act:
         run, at = self._journal.run, time.time()

@@ -1,8 +1,8 @@
 """The one thread that writes a journal: what was posted is committed in groups, then its poster is told.
 
 Rows go in many at a time, because sqlite3 lets go of the GIL at every statement, and a thread beside a busy event
-loop may wait 5 ms to have it back: a row a statement would make 200 rows a second. A group is what came in while
-the one before it was committed; where commits are slow they are made further apart, but never more than GATHER.
+loop may wait 5 ms to have it back: a row a statement would make 200 rows a second. A group is what comes within GATHER,
+unless somebody waits for it: a commit for each frame would take a third of a processor from the workers.
 After an error nothing is written any more: what was not committed is not told.
 """
 
@@ -12,7 +12,6 @@ import asyncio
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
@@ -26,7 +25,7 @@ from dispatch.terms.errors import JournalError
 
 __all__ = ("Act", "Writer")
 
-GATHER = 0.02  # seconds that what was posted may wait for company
+GATHER = 0.015  # seconds that what was posted waits for company: with the commit itself under 20 ms
 IDLE = 1.0  # seconds between looks whether the event loop is still there
 SIZES = (1, 8, 64, 512)  # rows of a statement; what is left over is padded with rows that are not inserted
 WIDTHS = {"shard": 9, "outcome": 9, "attempt": 10}
@@ -62,7 +61,6 @@ class Writer:
         self._changed = threading.Condition()
         self._ending = self._urgent = False
         self._connection: sqlite3.Connection | None = None
-        self._took = 0.0  # seconds that the last commit took
         self.error: JournalError | None = None
         self.on_error: Callable[[JournalError], None] = _ignore
         self.on_end: Callable[[], None] = _nothing
@@ -121,16 +119,12 @@ class Writer:
                 self._changed.wait(IDLE)
                 if self._loop.is_closed():
                     return False
-            if not (self._ending or self._urgent) and self._took:
-                gap = min(GATHER, 2 * self._took)
-                self._changed.wait_for(lambda: self._ending or self._urgent, gap)
+            self._changed.wait_for(lambda: self._ending or self._urgent, GATHER)
             acts, self._acts, self._urgent = self._acts, [], False
         if not acts:
             return False
         try:
-            began = time.monotonic()
             self._commit(acts)
-            self._took = time.monotonic() - began
         except (sqlite3.Error, OSError) as error:
             with suppress(sqlite3.Error):
                 self._connected.rollback()
