@@ -42,7 +42,7 @@ def test_what_was_supplied_counts() -> None:
         Shard(1, id="a"),
         Shard(1, id="b"),
         Shard(1, runner="second"),
-        Shard(1, id="a", runner="second"),
+        Shard(1, id="c", runner="second"),
     ]
     assert len(set(named(shards))) == len(shards)
     assert named([Shard(1, timeout=5.0), Shard(1, id="a", timeout=5.0)]) == named(shards[:2])

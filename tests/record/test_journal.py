@@ -73,7 +73,8 @@ async def test_an_opening_that_is_cancelled(tmp_path: Path) -> None:
             except WorkDirOccupied:
                 await asyncio.sleep(0.005)
     with Archive.open(tmp_path) as archive:
-        assert [run.state for run in archive.runs()] == ["interrupted", "finished"]
+        states = [run.state for run in archive.runs()]
+        assert states in (["interrupted", "finished"], ["finished"])  # it had the lock, or had not yet
 
 
 async def test_what_a_killed_run_had_in_hand(tmp_path: Path) -> None:
