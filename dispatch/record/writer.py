@@ -63,7 +63,7 @@ class Writer:
         self._connection: sqlite3.Connection | None = None
         self.error: JournalError | None = None
         self.on_error: Callable[[JournalError], None] = _ignore
-        self.on_end: Callable[[], None] = _nothing
+        self.on_end: Callable[[], None] = _nothing  # may be called twice
         self.ended = asyncio.Event()
 
     def start(
@@ -99,6 +99,7 @@ class Writer:
         try:
             self._connection, found = opener()
         except BaseException as error:  # noqa: BLE001  (whatever it is, it is raised where the opening is awaited)
+            self.on_end()  # first: whoever hears of it may try again
             self._tell(_fail, opened, error)
         else:
             self._tell(_succeed, opened, found)
