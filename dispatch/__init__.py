@@ -14,12 +14,11 @@ if TYPE_CHECKING:
     from dispatch.center.local import LocalDispatchCenter as LocalDispatchCenter
     from dispatch.center.registry import RunnerType as RunnerType
     from dispatch.center.registry import register as register
-    from dispatch.terms.config import DispatchConfig as DispatchConfig
-    from dispatch.terms.config import Policy as Policy
-    from dispatch.terms.config import Retry as Retry
+    from dispatch.terms.config import *  # noqa: F403  (all of it is public)
     from dispatch.terms.errors import *  # noqa: F403  (the error tree is public as a whole)
     from dispatch.terms.event import *  # noqa: F403  (so are the events)
     from dispatch.terms.outcome import *  # noqa: F403  (and the outcomes)
+    from dispatch.terms.report import *  # noqa: F403  (and what becomes of a run)
     from dispatch.terms.shard import Shard as Shard
     from dispatch.wire.calls import remote as remote
     from dispatch.worker.runner import Runner as Runner
@@ -37,7 +36,8 @@ _HOMES = {
     " StartupFailed Undeliverable UnguardedMain WorkDirOccupied WorkerDied",
     "terms.event": "Closed Draining Event Opened Printed Progressed Retrying Settled Snapshot WorkerEnded WorkerReady"
     " WorkerState",
-    "terms.outcome": "Attempt Cancelled Cause Done Failed Fault Outcome Plan PlannedShard Report WorkerFigures",
+    "terms.outcome": "Attempt Cancelled Cause Done Failed Fault Outcome",
+    "terms.report": "Plan PlannedShard Report WorkerFigures",
     "terms.shard": "Shard",
     "wire.calls": "remote",
     "worker.runner": "Runner",

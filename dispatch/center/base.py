@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, get_type_hints, overload
 
 from dispatch.terms.config import DispatchConfig
 from dispatch.terms.errors import CenterClosed, CenterOpen, ConfigError, RunnerError
-from dispatch.terms.outcome import Outcome, Report
+from dispatch.terms.outcome import Outcome
+from dispatch.terms.report import Report
 from dispatch.terms.shard import Shard, Shards
 from dispatch.wire.calls import remote_names
 from dispatch.worker.runner import Target, describe, reference
@@ -112,7 +113,7 @@ class DispatchCenter(ABC, Generic[P, R]):
             raise ConfigError("config", self.config, "it must be a DispatchConfig")
         self._shared_param = shared_param
         self._opening: Opened | None = None
-        self._closing: Opened | None = None  # the last one that was asked to close
+        self._closing: Opened | None = None  # the last that was asked to close
         self._is_opening = self._is_lent = False  # lent: open for as long as one run or stream
 
     # What a subclass declares.
@@ -235,8 +236,8 @@ class DispatchCenter(ABC, Generic[P, R]):
         if handle_signals:
             from dispatch.center.interrupts import run_with_signals
 
-            tell, opened = self.post_process, self._opened("run")
-            return await run_with_signals(opened, shards, collect=collect, post_process=tell)
+            opened = self._opened("run")
+            return await run_with_signals(opened, shards, collect=collect, post_process=self.post_process)
         async with self._opened("run") as opening:
             return await opening.run(shards, collect=collect)
 
@@ -369,7 +370,7 @@ class DispatchCenter(ABC, Generic[P, R]):
     def check(self) -> list[Target]:
         """The targets of the workers to start.
 
-        Raises ConfigError or RunnerError, at the earliest moment, for what could never work.
+        Raises ConfigError or RunnerError for what could never work.
         """
         found = self.init_runners()
         if not isinstance(found, Sequence) or not found:
@@ -393,7 +394,7 @@ class DispatchCenter(ABC, Generic[P, R]):
                 raise RunnerError(described.name, problem, cure)
             if self.config.policy.isolation == "fork" and described.concurrency > 1:
                 raise RunnerError(
-                    described.name, 'isolation="fork" with concurrency > 1', "choose one of the two"
+                    described.name, 'isolation="fork" with concurrency > 1', "choose one of them"
                 )
         return targets
 

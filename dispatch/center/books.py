@@ -9,13 +9,13 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable
-from itertools import repeat
+from itertools import chain, count, repeat
 from time import monotonic
 from typing import Any, Protocol
 
 from dispatch.center.seat import Seat
 from dispatch.record.bus import Bus
-from dispatch.scheduling.ledger import Again, Ledger, Settle, judge
+from dispatch.scheduling.ledger import Again, Hand, Ledger, Settle, judge
 from dispatch.scheduling.queue import ReadyQueue
 from dispatch.terms import event
 from dispatch.terms.config import Policy
@@ -77,11 +77,11 @@ class Books:
     def idle(self) -> bool:
         """Whether every shard that was taken in has its outcome."""
         queue = self.queue
-        return not (queue.ready or queue.alone or queue.delayed or any(self.ledger.in_flight.values()))
+        return not (queue.ready or queue.alone or queue.delayed or self.ledger.in_flight)
 
-    def held(self, seat: Seat) -> dict[int, Entry]:
+    def held(self, seat: Seat) -> Hand:
         """What a seat has in flight."""
-        return self.ledger.in_flight.get(seat.number, {})
+        return self.ledger.hand(seat.number)
 
     def settle(
         self,
@@ -116,6 +116,19 @@ class Books:
 
     def done(self, seat: Seat, results: Results[Any], size: int) -> int:
         """Settle a frame of values, and learn from it; how many there were."""
+        first, values, ended = results.first, results.values, results.ended
+        found = None if results.seqs else self.ledger.ended(seat.number, first, len(values))
+        if found is not None:
+            batch, offset = found
+            starts = chain(results.started, ended)
+            outcomes: list[Any] = list(
+                map(Done, values, repeat(batch), starts, ended, repeat(seat.info), count(offset))
+            )
+            self._ran(seat, outcomes, size=size, seconds=ended[-1] - results.started[0])
+            return len(outcomes)
+        return self._done_by_seq(seat, results, size)
+
+    def _done_by_seq(self, seat: Seat, results: Results[Any], size: int) -> int:
         first, values, ended = results.first, results.values, results.ended
         seqs = results.seqs or range(first, first + len(values))
         entries = self.ledger.done(seat.number, seqs)
@@ -201,7 +214,7 @@ class Books:
         """Whatever has no outcome is Cancelled: no worker is left that could tell."""
         for key in list(self.doors):
             self.cancel_waiting(key)
-        for worker in list(self.ledger.in_flight):
+        for worker in self.ledger.workers:
             for entry in self.ledger.take_all(worker).values():
                 self.settle(entry.origin.door, [Cancelled(entry=entry)])
 
@@ -218,7 +231,7 @@ class Books:
                 entry
                 for lane in self.queue.lanes_for(runner)
                 if lane.runner == runner
-                for entry in lane.entries
+                for entry in lane.entries()
             ]
             for entry in waiting:
                 self.queue.withdraw(entry)

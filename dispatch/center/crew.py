@@ -131,7 +131,7 @@ class Crew:
             self.engine.send(seat.number, answer)
 
     def _progressed(self, seat: Seat, said: frames.Progress) -> None:
-        entry = self.books.held(seat).get(said.seq)
+        entry = self.books.held(seat).entries().get(said.seq)
         if entry is not None:
             told = event.Progressed(
                 at=time.time(), shard_id=entry.shard_id, done=said.done, total=said.total, pid=seat.info.pid
@@ -139,7 +139,7 @@ class Crew:
             self._bus.say(told)
 
     def _printed(self, seat: Seat, said: frames.Output) -> None:
-        entry = self.books.held(seat).get(said.seq)
+        entry = self.books.held(seat).entries().get(said.seq)
         shard = entry.shard_id if entry is not None else None
         cut = f" [... {said.cut:,} bytes cut]" if said.cut else ""
         tags = {"dispatch_shard": shard, "dispatch_worker": seat.info.pid}

@@ -16,7 +16,8 @@ import msgspec
 from dispatch.center.base import P, R
 from dispatch.center.concrete import Concrete
 from dispatch.terms.errors import CenterClosed
-from dispatch.terms.outcome import Cancelled, Outcome, Plan, PlannedShard, Report
+from dispatch.terms.outcome import Cancelled, Outcome
+from dispatch.terms.report import Plan, PlannedShard, Report
 from dispatch.terms.shard import Entry, Origin, Shard, Shards, is_shard
 from dispatch.wire.codec import Codec, NotDeliverable
 from dispatch.wire.shared import publish

@@ -13,7 +13,7 @@ from typing import Any
 from dispatch.center.books import Books
 from dispatch.center.seat import Seat
 from dispatch.engines.base import Engine
-from dispatch.terms.shard import Entry
+from dispatch.terms.shard import Batch, Entry
 from dispatch.wire import frames
 
 __all__ = ("Feeder",)
@@ -82,17 +82,24 @@ class Feeder:
         spare = next((seat for seat in rest if self._books.queue.has_alone(seat.runner)), None)
         return [seat for seat in rest if seat is not spare]
 
-    def _send(self, seat: Seat, entries: list[Entry], *, special: bool) -> None:
-        first = self._books.ledger.assign(seat.number, entries)
-        seat.frames.append(first + len(entries) - 1)
-        work: frames.Work[Any] = frames.Work(
-            first, self._books.policy.timeout, [entry.index for entry in entries]
-        )
-        if special:
-            _specify(work, entries)
+    def _send(self, seat: Seat, shards: list[Entry] | Batch, *, special: bool) -> None:
+        ledger, timeout = self._books.ledger, self._books.policy.timeout
+        work: frames.Work[Any]
+        if isinstance(shards, Batch) and not seat.several:
+            first = ledger.assign(seat.number, shards)
+            work = frames.Work(first, timeout, [], start=shards.start)
+            payloads = shards.payloads
+        else:  # tasks end in any order
+            entries = shards.entries() if isinstance(shards, Batch) else shards
+            first = ledger.assign(seat.number, entries)
+            work = frames.Work(first, timeout, [entry.index for entry in entries])
+            payloads = [entry.payload for entry in entries]
+            if special:
+                _specify(work, entries)
+        seat.frames.append(first + len(payloads) - 1)
         if len(seat.frames) == 1:
             seat.heard_at = monotonic()
-        self._engine.send_work(seat.number, work, [entry.payload for entry in entries])
+        self._engine.send_work(seat.number, work, payloads)
         self._books.on_sent(seat)
         if self._looking is None:
             self._looking = asyncio.get_running_loop().call_later(LOOK, self._look)
@@ -108,7 +115,7 @@ class Feeder:
             self._engine.fence(number, self._books.ledger.next_seq, kill=seqs)
 
     def _kill_if_held(self, seat: Seat, seqs: list[int]) -> None:
-        if not self._books.held(seat).keys().isdisjoint(seqs):
+        if not self._books.held(seat).entries().keys().isdisjoint(seqs):
             self._engine.kill(seat.number)
 
     def take_back_unstarted(self) -> None:
@@ -116,7 +123,7 @@ class Feeder:
         for seat in self._seats.values():
             held = self._books.held(seat)
             if seat.several and held:
-                self._engine.send(seat.number, frames.Withdraw(list(held), waiting=True))
+                self._engine.send(seat.number, frames.Withdraw(list(held.entries()), waiting=True))
             elif held:
                 self._engine.fence(seat.number, self._books.ledger.next_seq)
 
@@ -130,7 +137,7 @@ class Feeder:
             held = self._books.held(seat)
             if len(held) > 1 and now - seat.heard_at > STALL:
                 if seat.several:
-                    self._engine.send(seat.number, frames.Withdraw(list(held), waiting=True))
+                    self._engine.send(seat.number, frames.Withdraw(list(held.entries()), waiting=True))
                 else:
                     self._engine.fence(seat.number, self._books.ledger.next_seq)
         if holding and not self._closed:

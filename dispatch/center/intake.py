@@ -9,8 +9,10 @@ from msgspec import Struct
 
 from dispatch.terms.errors import ConfigError, DuplicateShard
 from dispatch.terms.outcome import Failed
-from dispatch.terms.shard import Entry, Origin, Shard, is_shard
+from dispatch.terms.shard import Batch, Entry, Origin, Shard, is_shard
 from dispatch.wire.codec import Codec, NotDeliverable, undeliverable
+
+BATCH = 32  # shards from which on they are put on the books together
 
 __all__ = ("Intake", "Taken", "by_runner")
 
@@ -21,6 +23,7 @@ class Taken(Struct):
     entries: list[Entry]
     failed: list[Failed]
     size: int
+    batch: Batch | None = None  # instead of entries
     special: bool = False  # some travel with more than index and payload
     error: ConfigError | None = None
 
@@ -36,8 +39,8 @@ class Intake:
         self._ids: set[str] = set()
         self.read = 0
 
-    def take(self, payloads: list[Any], now: float) -> Taken:
-        """Put payloads on the books.
+    def take(self, payloads: list[Any], now: float, *, apart: bool = False) -> Taken:
+        """Put payloads on the books; with `apart` each as an Entry.
 
         The happy path is a handful of C loops; a bunch with a Shard or an unencodable payload is taken one by one.
         """
@@ -48,8 +51,11 @@ class Intake:
                 pass
             else:
                 start, self.read = self.read, self.read + len(encoded)
+                size = sum(map(len, encoded))
+                if not apart and len(encoded) >= BATCH:
+                    return Taken([], [], size, batch=Batch(start, encoded, self.origin, now))
                 entries = list(map(Entry, count(start), encoded, repeat(self.origin), repeat(now)))
-                return Taken(entries, [], sum(map(len, encoded)))
+                return Taken(entries, [], size)
         taken = Taken([], [], 0, special=True)
         for payload in payloads:
             try:

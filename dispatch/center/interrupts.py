@@ -12,7 +12,7 @@ import anyio
 from anyio import CancelScope
 
 from dispatch.center.typed import Opened
-from dispatch.terms.outcome import Report
+from dispatch.terms.report import Report
 from dispatch.terms.shard import Shards
 
 __all__ = ("interrupts", "run_with_signals")

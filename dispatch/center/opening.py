@@ -23,7 +23,7 @@ from dispatch.engines.base import Start
 from dispatch.record.bus import Bus
 from dispatch.terms.errors import ConfigError, JournalError, RunnerError, UnguardedMain
 from dispatch.terms.event import Closed, Event
-from dispatch.terms.outcome import Report
+from dispatch.terms.report import Report
 from dispatch.wire.calls import CallTable
 from dispatch.wire.codec import Codec
 from dispatch.wire.shared import SharedFile, fingerprint, publish

@@ -220,7 +220,9 @@ class Recorder:
         at = time.time()
         for number, seat in self._dirty.items():
             self._turn += 1
-            rows = array("q", [entry.row for entry in self._session.books.held(seat).values() if entry.row])
+            rows = array(
+                "q", [entry.row for entry in self._session.books.held(seat).entries().values() if entry.row]
+            )
             running = seat.concurrency if seat.several else 1
             flights[number] = (number, self._turn, at, seat.runner, seat.info.pid, running, rows.tobytes())
         self._dirty.clear()

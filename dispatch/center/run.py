@@ -19,8 +19,9 @@ from dispatch.center.intake import Intake, Taken, by_runner
 from dispatch.center.session import Session
 from dispatch.terms.config import DispatchConfig
 from dispatch.terms.errors import StartupFailed
-from dispatch.terms.outcome import Done, Failed, Report, WorkerFigures
-from dispatch.terms.shard import Entry
+from dispatch.terms.outcome import Done, Failed
+from dispatch.terms.report import Report, WorkerFigures
+from dispatch.terms.shard import Batch, Entry
 from dispatch.wire.codec import Codec
 
 if TYPE_CHECKING:
@@ -154,15 +155,19 @@ class SourceDoor(Generic[R]):
         if not payloads:
             return
         start = self.intake.read
-        taken = self.intake.take(payloads, monotonic())
+        taken = self.intake.take(payloads, monotonic(), apart=self.recorder is not None)
         self._held_bytes += taken.size
         if self.recorder is not None:
             await self._admit_recorded(taken, payloads, start)
         else:
             self.session.books.settle(self.key, taken.failed)
-            self._push(taken.entries, special=taken.special)
-            if taken.entries:
-                self.session.books.queue.pace(self.key).sized(len(taken.entries), taken.size)
+            number = len(taken.entries) if taken.batch is None else len(taken.batch)
+            if number:
+                self.session.books.queue.pace(self.key).sized(number, taken.size)
+            if taken.batch is None:
+                self._push(taken.entries, special=taken.special)
+            else:
+                self.session.push(taken.batch)
         if taken.error is not None:
             raise taken.error
 
@@ -381,7 +386,9 @@ def _entry_index(entry: Entry) -> int:
 
 
 def _index(outcome: Any) -> int:
-    return outcome.entry.index  # type: ignore[no-any-return]  # an Entry's
+    entry = outcome.entry
+    index: int = entry.start + outcome.offset if isinstance(entry, Batch) else entry.index
+    return index
 
 
 def _length(source: object) -> int | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from dispatch.engines.base import Start
 from dispatch.scheduling.batching import FRAMES_IN_FLIGHT, frame_size, may_prefetch, task_room
+from dispatch.scheduling.ledger import Hand
 from dispatch.scheduling.queue import Lane
 from dispatch.terms.event import WorkerState
 from dispatch.terms.outcome import Fault
@@ -100,9 +101,9 @@ class Seat:
         self.never_ready = None
         self.pulse = Pulse(0, 0.0, 0)
 
-    def room(self, lane: Lane, held: dict[int, Any], *, workers: int, idle: int) -> int:
+    def room(self, lane: Lane, held: Hand, *, workers: int, idle: int) -> int:
         """How many shards of a lane to send this worker now; `held` is what it has in flight."""
-        pace, ready = lane.pace, len(lane.entries)
+        pace, ready = lane.pace, lane.ready
         if self.alone:
             return 0
         if self.several:
@@ -113,7 +114,7 @@ class Seat:
         if self.is_full:
             return 0
         # Behind another door's frame a door has its turn, however little it has: else a stream would starve it.
-        own = not held or next(reversed(held.values())).origin.door == lane.door
+        own = not held or held.door == lane.door
         if self.frames and own and not may_prefetch(pace, ready=ready, workers=workers):
             return 0
         return frame_size(pace, ready=ready, workers=workers, idle=idle)
@@ -123,16 +124,15 @@ class Seat:
         """Whether this worker has all the frames in hand that it may."""
         return len(self.frames) >= FRAMES_IN_FLIGHT and not self.several
 
-    def landed(self, held: dict[int, Any]) -> None:
+    def landed(self, held: Hand) -> None:
         """Forget frames of which nothing is in flight any more; `held` is what is."""
-        frames = self.frames
-        oldest = next(iter(held), None)
+        frames, oldest = self.frames, held.oldest
         while frames and (oldest is None or frames[0] < oldest):
             frames.popleft()
 
-    def now(self, held: dict[int, Any], now: float) -> WorkerState:
+    def now(self, held: Hand, now: float) -> WorkerState:
         """What the seat does at the monotonic time `now`."""
-        running = held.get(self.pulse.seq)
+        running = held.entries().get(self.pulse.seq) if self.pulse.seq else None
         idle = now - self.heard_at if self.serves and not held else 0.0
         return WorkerState(
             runner=self.runner,

@@ -23,7 +23,7 @@ from dispatch.terms import event
 from dispatch.terms.config import Policy
 from dispatch.terms.event import Snapshot
 from dispatch.terms.outcome import Failed, Fault
-from dispatch.terms.shard import Entry
+from dispatch.terms.shard import Batch, Entry
 from dispatch.wire.calls import CallTable
 
 __all__ = ("Session",)
@@ -168,9 +168,9 @@ class Session:
         for door in self.books.doors.values():
             door.halt()
 
-    def push(self, entries: list[Entry], *, special: bool) -> None:
+    def push(self, shards: list[Entry] | Batch, *, special: bool = False) -> None:
         """Take in new shards of one door and runner class. `special`: some travel with more than index and payload."""
-        self.books.queue.push(entries, special=special)
+        self.books.queue.push(shards, special=special)
         self.crew.feeder.feed()
 
     def withdraw(self, entry: Entry) -> None:
@@ -214,7 +214,7 @@ class Session:
             counts=dict(books.counts),
             ready=books.queue.ready + len(books.queue.alone),
             delayed=books.queue.delayed,
-            in_flight=sum(map(len, books.ledger.in_flight.values())),
+            in_flight=books.ledger.in_flight,
             seconds=seconds,
             rate=sum(books.counts.values()) / seconds if seconds else 0.0,
             draining=books.draining,

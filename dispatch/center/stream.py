@@ -42,7 +42,7 @@ class StreamDoor(SourceDoor[R]):
     def _in_order(self, outcomes: list[Any]) -> list[Any]:
         early = self._early
         for outcome in outcomes:
-            early[outcome.entry.index] = outcome
+            early[outcome.index] = outcome
         ready: list[Any] = []
         while self._next in early:
             ready.append(early.pop(self._next))

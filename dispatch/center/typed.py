@@ -12,7 +12,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from dispatch.terms.event import Event, Snapshot
-from dispatch.terms.outcome import Outcome, Report
+from dispatch.terms.outcome import Outcome
+from dispatch.terms.report import Report
 from dispatch.terms.shard import Shard, Shards
 
 __all__ = ("Async", "AsyncSharing", "Caller", "Opened", "Runs", "RunsAsync", "Sharing", "Steered", "Sync")

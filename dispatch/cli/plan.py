@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from dispatch.record.progress import size_text
-from dispatch.terms.outcome import Plan
+from dispatch.terms.report import Plan
 
 __all__ = ("plan_lines",)
 

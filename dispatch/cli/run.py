@@ -24,7 +24,7 @@ from dispatch.cli.shards import ShardFile
 from dispatch.cli.watch import Watcher
 from dispatch.record.progress import Progress
 from dispatch.terms.errors import ConfigError
-from dispatch.terms.outcome import Report
+from dispatch.terms.report import Report
 
 __all__ = ("perform", "plan")
 

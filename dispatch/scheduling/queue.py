@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 
 from dispatch.scheduling.batching import Pace
-from dispatch.terms.shard import Entry
+from dispatch.terms.shard import Batch, Entry
 
 __all__ = ("Lane", "ReadyQueue")
 
@@ -19,22 +19,36 @@ __all__ = ("Lane", "ReadyQueue")
 class Lane:
     """The ready shards of one door for one runner class, first in first out."""
 
-    __slots__ = ("door", "entries", "pace", "runner", "special")
+    __slots__ = ("door", "items", "pace", "ready", "runner", "special")
 
     def __init__(self, door: int, runner: str, pace: Pace) -> None:
         self.door, self.runner, self.pace = door, runner, pace
-        self.entries: deque[Entry] = deque()
+        self.items: deque[Entry | Batch] = deque()
+        self.ready = 0  # shards in it
         self.special = False  # some of its shards may travel with more than index and payload
 
-    def take(self, number: int) -> list[Entry]:
-        """The next `number` shards, fewer if there are fewer."""
-        entries = self.entries
-        if number >= len(entries):
-            taken = list(entries)
-            entries.clear()
-            return taken
-        popleft = entries.popleft
-        return [popleft() for _ in range(number)]
+    def take(self, number: int) -> list[Entry] | Batch:
+        """The next shards, at most `number`: of one batch, or as far as there are entries."""
+        items = self.items
+        first = items.popleft()
+        if isinstance(first, Batch):
+            if number < len(first):
+                first, rest = first.split(number)
+                items.appendleft(rest)
+            self.ready -= len(first)
+            return first
+        taken = [first]
+        while len(taken) < number and items and isinstance(item := items[0], Entry):
+            taken.append(item)
+            items.popleft()
+        self.ready -= len(taken)
+        return taken
+
+    def entries(self) -> list[Entry]:
+        """All shards in it, each by itself."""
+        return [
+            entry for item in self.items for entry in (item.entries() if isinstance(item, Batch) else [item])
+        ]
 
 
 class ReadyQueue:
@@ -61,12 +75,17 @@ class ReadyQueue:
             pace = self._paces[door] = Pace()
         return pace
 
-    def push(self, entries: list[Entry], *, special: bool) -> None:
+    def push(self, shards: list[Entry] | Batch, *, special: bool = False) -> None:
         """Make new shards of one door and one runner class ready, behind those that wait. `special`: some are."""
-        lane = self._lane(entries[0])
-        lane.entries.extend(entries)
-        lane.special = lane.special or special
-        self.ready += len(entries)
+        if isinstance(shards, Batch):
+            lane = self._lane(shards.origin.door, "")
+            lane.items.append(shards)
+        else:
+            lane = self._lane(shards[0].origin.door, shards[0].runner or "")
+            lane.items.extend(shards)
+            lane.special = lane.special or special
+        lane.ready += len(shards)
+        self.ready += len(shards)
 
     def put_back(self, entries: Iterable[Entry]) -> None:
         """Make shards ready again, before those that wait: they were here first."""
@@ -74,9 +93,10 @@ class ReadyQueue:
             if entry.alone:
                 self.alone.appendleft(entry)
             else:
-                lane = self._lane(entry)
-                lane.entries.appendleft(entry)
+                lane = self._lane(entry.origin.door, entry.runner or "")
+                lane.items.appendleft(entry)
                 lane.special = lane.special or entry.special
+                lane.ready += 1
                 self.ready += 1
 
     def delay(self, entry: Entry, due: float) -> None:
@@ -97,14 +117,14 @@ class ReadyQueue:
 
         A turn ends when something is taken: a worker without room must not cost a door its turn.
         """
-        return (lane for lane in self._turns if lane.entries and lane.runner in ("", runner))
+        return (lane for lane in self._turns if lane.ready and lane.runner in ("", runner))
 
-    def take(self, lane: Lane, number: int) -> list[Entry]:
+    def take(self, lane: Lane, number: int) -> list[Entry] | Batch:
         """The next shards of a lane, at most `number`; then it is another lane's turn."""
         taken = lane.take(number)
         self.ready -= len(taken)
         self._turns.remove(lane)  # among the first: only lanes of other runner classes stand before it
-        if lane.entries:
+        if lane.ready:
             self._turns.append(lane)
         else:
             del self._lanes[lane.door, lane.runner]
@@ -128,10 +148,11 @@ class ReadyQueue:
             self.alone.remove(entry)
             return True
         lane = self._lanes.get((entry.origin.door, entry.runner or ""))
-        if lane is not None and entry in lane.entries:
-            lane.entries.remove(entry)
+        if lane is not None and entry in lane.items:
+            lane.items.remove(entry)
+            lane.ready -= 1
             self.ready -= 1
-            if not lane.entries:
+            if not lane.ready:
                 self._turns.remove(lane)
                 del self._lanes[lane.door, lane.runner]
             return True
@@ -146,8 +167,8 @@ class ReadyQueue:
         for key in [key for key in self._lanes if key[0] == door]:
             lane = self._lanes.pop(key)
             self._turns.remove(lane)
-            self.ready -= len(lane.entries)
-            dropped.extend(lane.entries)
+            self.ready -= lane.ready
+            dropped.extend(lane.entries())
         dropped.extend(entry for entry in self.alone if entry.origin.door == door)
         self.alone = deque(entry for entry in self.alone if entry.origin.door != door)
         dropped.extend(item[2] for item in self._delayed if item[2].origin.door == door)
@@ -159,8 +180,8 @@ class ReadyQueue:
         kept.sort(key=lambda item: item[:2])
         self._delayed = kept
 
-    def _lane(self, entry: Entry) -> Lane:
-        key = (entry.origin.door, entry.runner or "")
+    def _lane(self, door: int, runner: str) -> Lane:
+        key = (door, runner)
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Lane(*key, self.pace(key[0]))

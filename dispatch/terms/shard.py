@@ -1,4 +1,4 @@
-"""The unit of work: `Shard` as users and runners see it, `Entry` as the parent keeps it on its books.
+"""The unit of work: `Shard` as users and runners see it, `Entry` and `Batch` as the parent keeps it on its books.
 
 An Entry's payload is encoded once and stays bytes: a retry, the journal and `outcome.payload` reuse them.
 """
@@ -6,7 +6,7 @@ An Entry's payload is encoded once and stays bytes: a retry, the journal and `ou
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeAlias, TypeGuard
 
 from msgspec import Struct
 
@@ -21,7 +21,7 @@ else:
 
     P = TypeVar("P")
 
-__all__ = ("Entry", "Origin", "Shard", "Shards", "WorkerInfo", "is_shard", "shard_rng")
+__all__ = ("Batch", "Entry", "Origin", "Shard", "Shards", "WorkerInfo", "is_shard", "shard_rng")
 
 
 class Frame(Protocol):
@@ -120,3 +120,36 @@ class Entry(Struct, eq=False, gc=False):
     def shard_id(self) -> str:
         """The supplied id, else the position."""
         return self.id or str(self.index)
+
+
+class Batch(Struct, eq=False, gc=False):
+    """Plain shards of one door that follow each other: no ids, no timeouts, no history, and any worker may run them.
+
+    What most shards are all their life. One to which anything happens but its end is made an Entry.
+    """
+
+    id: ClassVar[str] = ""
+
+    start: int  # the index of the first
+    payloads: list[bytes]
+    origin: Origin
+    ready_at: float
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+    def entry(self, offset: int) -> Entry:
+        """The shard at `offset`, from 0."""
+        return Entry(self.start + offset, self.payloads[offset], self.origin, self.ready_at)
+
+    def entries(self, offset: int = 0) -> list[Entry]:
+        """The shards from `offset` on."""
+        return [self.entry(number) for number in range(offset, len(self.payloads))]
+
+    def split(self, number: int) -> tuple[Batch, Batch]:
+        """The first so many shards, and the rest."""
+        head, rest = self.payloads[:number], self.payloads[number:]
+        return (
+            Batch(self.start, head, self.origin, self.ready_at),
+            Batch(self.start + number, rest, self.origin, self.ready_at),
+        )

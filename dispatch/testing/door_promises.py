@@ -13,7 +13,8 @@ import anyio
 
 from dispatch.center.base import DispatchCenter
 from dispatch.terms.errors import CenterClosed, DuplicateShard
-from dispatch.terms.outcome import Cancelled, Done, Failed, Report
+from dispatch.terms.outcome import Cancelled, Done, Failed
+from dispatch.terms.report import Report
 from dispatch.terms.shard import Shard
 from dispatch.testing.cast import Cast, CenterPromise
 from dispatch.testing.proof import expected, require, until

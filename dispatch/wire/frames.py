@@ -75,7 +75,10 @@ class Connect(_Frame, frozen=True, tag="hi"):
 
 # Centre -> runner.
 class Work(Struct, Generic[P], frozen=True, array_like=True, tag="work"):
-    """Shards to run in this order. Attempt `first + n` is shard `indexes[n]`; the dicts, by n, hold what is rare."""
+    """Shards to run in this order. The dicts, by n, hold what is rare.
+
+    Attempt `first + n` is shard `indexes[n]`, or without indexes shard `start + n`.
+    """
 
     first: int
     timeout: float | None
@@ -83,6 +86,7 @@ class Work(Struct, Generic[P], frozen=True, array_like=True, tag="work"):
     ids: dict[int, str] = {}
     attempts: dict[int, int] = {}
     timeouts: dict[int, float] = {}
+    start: int = 0
     payloads: list[P] = []
 
 

@@ -85,7 +85,8 @@ class Nanny:
     def watch(self) -> NoReturn:
         """Obey and observe until told to stop."""
         self._line.send(frames.Welcome(self._forks))
-        import dispatch.worker.sync_lane  # noqa: F401  (so that runner processes are born with it)
+        # So that runner processes are born with it:
+        import dispatch.worker.sync_lane  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
         gc.freeze()  # a collection in a runner process would copy every page that it was born with
         while True:

@@ -32,7 +32,8 @@ class Parcel:
 def unpack(work: Work[Any], parcel: Parcel) -> list[tuple[int, float | None, Shard[Any]]]:
     """The attempts of a frame: seq, timeout in seconds, shard."""
     found: list[tuple[int, float | None, Shard[Any]]] = []
-    for offset, (index, payload) in enumerate(zip(work.indexes, work.payloads, strict=True)):
+    indexes = work.indexes or range(work.start, work.start + len(work.payloads))
+    for offset, (index, payload) in enumerate(zip(indexes, work.payloads, strict=True)):
         limit = work.timeouts.get(offset, work.timeout)
         shard = Shard(
             payload,

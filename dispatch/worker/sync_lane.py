@@ -101,6 +101,7 @@ class SyncLane:
         do_run, call, slot, capture = self._runner.do_run, self._call, self._slot, self._capture
         fence, memory, buffer, ends, changed = slot.words, slot.memory, self._buffer, self._ends, tidy.changed
         first, indexes, flush_bytes = work.first, work.indexes, min(FLUSH_BYTES, self._codec.limit)
+        start, end = work.start, first + len(work.payloads)
         plain = not (work.ids or work.attempts or work.timeouts)
         limit, attempt, after = work.timeout, 1, work.timeout or math.inf
         began = flushed = now = monotonic()
@@ -116,7 +117,7 @@ class SyncLane:
             RUN.pack_into(memory, 0, seq, now, now + after, len(ends))
             # The fence is read after the slot says that we start: the nanny looks in the other order.
             if seq < fence[FENCE] or (now - began > PATIENCE and offset):
-                self._give_back(range(seq, first + len(indexes)))
+                self._give_back(range(seq, end))
                 break
             try:
                 if type(payload) is Raw:  # the frame did not fit its annotation: find the culprit
@@ -124,7 +125,7 @@ class SyncLane:
                 if call is not None:
                     value = call(payload)
                 else:
-                    index = indexes[offset]
+                    index = indexes[offset] if indexes else start + offset
                     name = work.ids.get(offset) or str(index)
                     value = do_run(Shard(payload, name, limit, None, index, attempt, parcel, offset))
             except BaseException as error:  # noqa: BLE001  (a shard's error is its own; the lane goes on)

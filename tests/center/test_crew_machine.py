@@ -29,9 +29,10 @@ from dispatch.center.seat import Seat
 from dispatch.center.session import Session
 from dispatch.engines.base import Engine, Start
 from dispatch.record.bus import Bus
+from dispatch.scheduling.ledger import Ledger
 from dispatch.terms.config import Policy, Retry
 from dispatch.terms.outcome import Fault
-from dispatch.terms.shard import Entry, Origin
+from dispatch.terms.shard import Batch, Entry, Origin
 from dispatch.wire import frames
 from dispatch.wire.calls import CallTable
 from dispatch.wire.codec import Codec
@@ -118,7 +119,8 @@ class Stage(Engine):
         player = self.players[worker]
         assert player.greeted, "sent to a worker that does not serve"
         assert not player.leaving, "sent to a worker that was told to leave"
-        assert len(work.indexes) == len(payloads) > 0
+        assert len(work.indexes) in (0, len(payloads))
+        assert payloads
         player.given.append(list(range(work.first, work.first + len(payloads))))
 
     def fence(self, worker: int, upto: int, *, kill: Sequence[int] = ()) -> None:
@@ -136,6 +138,16 @@ class Stage(Engine):
         assert worker not in self.players
 
 
+def hands(ledger: Ledger) -> dict[int, dict[int, Entry]]:
+    """What each worker holds, without taking its batches apart."""
+    found = {}
+    for worker, hand in ledger._hands.items():
+        found[worker] = dict(hand._entries)
+        for begun, batch, ended in hand._batches:
+            found[worker] |= {begun + n: batch.entry(n) for n in range(ended, len(batch))}
+    return found
+
+
 class Door:
     """Counts outcomes."""
 
@@ -146,7 +158,7 @@ class Door:
 
     def take(self, outcomes: list[Any], *, size: int, slot: int, seconds: float) -> None:
         """Hear of outcomes."""
-        self._outcomes.update(outcome.entry.index for outcome in outcomes)
+        self._outcomes.update(outcome.index for outcome in outcomes)
 
     def halt(self) -> None:
         """Read no more: there is nothing to read."""
@@ -173,7 +185,7 @@ class House(RuleBasedStateMachine):
         self.session = Session(self.stage, seats, policy=self.policy, calls=CallTable(None), bus=Bus())
         self.books, self.crew = self.session.books, self.session.crew
         self.async_slots = {n for n, lane in enumerate(lanes) if lane == "a"}
-        self.shards: list[Entry] = []
+        self.shards: list[Entry | None] = []  # None: in a batch
         self.outcomes: Counter[int] = Counter()
         self.doors = 0
         for seat in seats:
@@ -185,11 +197,11 @@ class House(RuleBasedStateMachine):
     def every_shard_is_in_one_place(self) -> None:
         """It waits, or one worker that serves holds it once, or it has one outcome."""
         queue = self.books.queue
-        found = [one.index for lane in queue._turns for one in lane.entries] + [
+        found = [one.index for lane in queue._turns for one in lane.entries()] + [
             one.index for one in queue.alone
         ]
         found += [item[2].index for item in queue._delayed]
-        for worker, held in self.books.ledger.in_flight.items():
+        for worker, held in hands(self.books.ledger).items():
             assert not held or self.stage.players[worker].greeted
             found += [one.index for one in held.values()]
         assert sorted(found + list(self.outcomes.elements())) == list(range(len(self.shards)))
@@ -197,17 +209,17 @@ class House(RuleBasedStateMachine):
     @invariant()
     def budgets_hold(self) -> None:
         """Nobody is charged more than there is; a suspect has its worker for itself."""
-        for one in self.shards:
+        for one in filter(None, self.shards):
             assert one.deaths <= self.policy.crash_budget
             assert one.charged <= self.policy.retry.attempts
-        for held in self.books.ledger.in_flight.values():
+        for held in hands(self.books.ledger).values():
             assert len(held) == 1 or not any(one.alone for one in held.values())
 
     # What users do.
 
-    @rule(number=st.integers(1, 20), new=st.booleans())
-    def push(self, *, number: int, new: bool) -> None:
-        """Shards come through a door, a new one or the last."""
+    @rule(number=st.integers(1, 20), new=st.booleans(), together=st.booleans())
+    def push(self, *, number: int, new: bool, together: bool) -> None:
+        """Shards come through a door, a new one or the last, each by itself or as a batch."""
         if self.books.draining or self.session.startup_fault is not None:
             return
         if new or not self.doors or self.books.doors[self.doors].stopping:
@@ -215,14 +227,20 @@ class House(RuleBasedStateMachine):
             self.books.doors[self.doors] = Door(self.outcomes)
         start, origin = len(self.shards), Origin(self.doors, bytes)
         entries = [Entry(start + n, b"\xc0", origin, self.timers.now) for n in range(number)]
-        self.shards += entries
-        self.session.push(entries, special=False)
+        if together:
+            self.shards += [None] * number
+            self.session.push(Batch(start, [b"\xc0"] * number, origin, self.timers.now))
+        else:
+            self.shards += entries
+            self.session.push(entries)
 
     @precondition(lambda self: self.shards)
     @rule(pick=PICK)
     def withdraw(self, pick: int) -> None:
         """A submitter goes away."""
-        self.session.withdraw(self.shards[pick % len(self.shards)])
+        one = self.shards[pick % len(self.shards)]
+        if one is not None:
+            self.session.withdraw(one)
 
     @precondition(lambda self: self.doors)
     @rule(pick=PICK)
@@ -325,7 +343,7 @@ class House(RuleBasedStateMachine):
     def babble(self, pick: int, seqs: list[int]) -> None:
         """A worker says late what it was not asked any more."""
         if found := self.player(pick, lambda player: player.greeted):
-            held = self.books.ledger.in_flight.get(found[0], {})
+            held = hands(self.books.ledger).get(found[0], {})
             stale = [seq for seq in seqs if seq not in held]
             now = [0.0] * len(stale)
             self.say(
@@ -400,7 +418,7 @@ class House(RuleBasedStateMachine):
                 if self.books.idle:
                     break
             assert self.books.idle
-            assert [self.outcomes[one.index] for one in self.shards] == [1] * len(self.shards)
+            assert [self.outcomes[n] for n in range(len(self.shards))] == [1] * len(self.shards)
         finally:
             self.patches.close()
 

@@ -7,6 +7,7 @@ import pytest
 from dispatch.center.seat import Seat
 from dispatch.engines.base import Start
 from dispatch.scheduling.batching import FRAMES_IN_FLIGHT
+from dispatch.scheduling.ledger import Hand
 from dispatch.scheduling.queue import Lane, ReadyQueue
 from dispatch.terms.shard import Entry, Origin
 from dispatch.wire.codec import Codec
@@ -42,7 +43,15 @@ def lane(door: int, number: int, *, seconds: float | None = None) -> Lane:
 
 def room(seat: Seat, lane: Lane, held: list[Entry] | None = None) -> int:
     """What the seat takes when two workers serve and this one alone may be idle."""
-    return seat.room(lane, dict(enumerate(held or [], start=1)), workers=2, idle=1)
+    return seat.room(lane, hand(held or []), workers=2, idle=1)
+
+
+def hand(shards: list[Entry], first: int = 1) -> Hand:
+    """These shards, with seqs from `first` on."""
+    made = Hand()
+    if shards:
+        made.give(first, shards)
+    return made
 
 
 def test_a_new_pace_is_tried_with_one_shard() -> None:
@@ -65,10 +74,10 @@ def test_quick_shards_travel_in_frames_two_of_them_at_most() -> None:
     assert len(sitter.frames) == FRAMES_IN_FLIGHT
     assert sitter.is_full
     assert room(sitter, lane(1, 10_000, seconds=1e-6), held) == 0
-    sitter.landed({2 * number: held[-1]})
+    sitter.landed(hand(held[-1:], 2 * number))
     assert not sitter.is_full
     assert list(sitter.frames) == [2 * number]
-    sitter.landed({})
+    sitter.landed(hand([]))
     assert not sitter.frames
 
 
@@ -128,7 +137,7 @@ def test_what_it_does_now(running: int, told: str | None) -> None:
     """The pulse names the attempt; one that has settled meanwhile is told no more."""
     sitter = seat()
     sitter.pulse = Pulse(running, 3.0, 5_000_000)
-    now = sitter.now(dict(enumerate(entries(1, 3), start=1)), 4.5)
+    now = sitter.now(hand(entries(1, 3)), 4.5)
     assert (now.shard_id, now.seconds) == (told, 1.5 if told else 0.0)
     assert (now.runner, now.pid, now.rss, now.in_flight) == ("R", 77, 5_000_000, 3)
 

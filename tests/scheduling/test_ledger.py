@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dispatch.scheduling.ledger import TRANSITIONS, Again, Ledger, Settle, blame, judge
 from dispatch.terms.config import Policy, Retry
 from dispatch.terms.outcome import Cause, Fault
-from dispatch.terms.shard import Entry, Origin, WorkerInfo
+from dispatch.terms.shard import Batch, Entry, Origin, WorkerInfo
 
 WORKER = WorkerInfo("R", 412, 1000.0)
 
@@ -57,11 +57,11 @@ def test_attempts_are_numbered_from_one_and_never_again() -> None:
 
 
 def test_a_worker_holds_its_shards_in_the_order_they_were_given() -> None:
-    """`in_flight` maps the seqs of a worker, in order, to its shards."""
+    """A hand maps the seqs of a worker, in order, to its shards."""
     ledger, shards = Ledger(), [entry(n) for n in range(3)]
     ledger.assign(7, shards[:2])
     ledger.assign(7, shards[2:])
-    assert list(ledger.in_flight[7].items()) == [(1, shards[0]), (2, shards[1]), (3, shards[2])]
+    assert list(ledger.hand(7).entries().items()) == [(1, shards[0]), (2, shards[1]), (3, shards[2])]
     assert ledger.find(shards[1]) == (7, 2)
     assert ledger.find(entry(1)) is None
 
@@ -73,7 +73,7 @@ def test_a_frame_of_attempts_is_settled_once() -> None:
     assert ledger.done(0, [1, 3, 3]) == [shards[0], shards[2], None]
     assert ledger.done(1, [2]) == [None]
     assert ledger.done(0, [1, 99]) == [None, None]
-    assert list(ledger.in_flight[0]) == [2]
+    assert list(ledger.hand(0).entries()) == [2]
 
 
 def test_one_attempt_is_taken_off_its_worker_once() -> None:
@@ -92,7 +92,7 @@ def test_a_fence_takes_what_was_given_before_it_and_not_started() -> None:
     fence = ledger.next_seq
     ledger.assign(0, shards[4:])
     assert ledger.take_unstarted(0, 2, fence) == [shards[2], shards[3]]
-    assert list(ledger.in_flight[0]) == [1, 2, 5]
+    assert list(ledger.hand(0).entries()) == [1, 2, 5]
     assert ledger.take_unstarted(0, 2, fence) == []
     assert ledger.take_unstarted(9, 0, 99) == []
 
@@ -103,7 +103,85 @@ def test_a_death_takes_everything_off_a_worker() -> None:
     ledger.assign(0, shards)
     assert ledger.take_all(0) == {1: shards[0], 2: shards[1]}
     assert ledger.take_all(0) == {}
-    assert ledger.in_flight == {}
+    assert (ledger.in_flight, ledger.workers) == (0, [])
+
+
+def batch(start: int, number: int, *, door: int = 1) -> Batch:
+    """Return plain shards that became ready at the monotonic time 5."""
+    return Batch(start, [b"%d" % n for n in range(start, start + number)], Origin(door, bytes), 5.0)
+
+
+def test_a_batch_stays_whole_while_its_shards_end_in_order() -> None:
+    """The attempts that ended are told by batch and place; what is out of order, or more than it holds, is not."""
+    ledger = Ledger()
+    one, two = batch(10, 5), batch(15, 2)
+    assert (ledger.assign(0, one), ledger.assign(0, two)) == (1, 6)
+    hand = ledger.hand(0)
+    assert ledger.ended(0, 2, 1) is ledger.ended(0, 1, 6) is ledger.ended(1, 1, 1) is None
+    assert ledger.ended(0, 1, 2) == (one, 0)
+    assert (len(hand), hand.oldest) == (5, 3)
+    assert ledger.ended(0, 3, 3) == (one, 2)
+    assert ledger.ended(0, 3, 3) is None
+    assert ledger.ended(0, 6, 2) == (two, 0)
+    assert (len(hand), bool(hand), hand.oldest) == (0, False, None)
+
+
+def test_a_shard_of_a_batch_is_an_entry_as_soon_as_it_is_asked_for() -> None:
+    """With its own index, payload and time; the others of the batch go on by themselves."""
+    ledger = Ledger()
+    ledger.assign(0, [entry(9, door=2)])
+    ledger.assign(0, batch(10, 4))
+    assert (ledger.hand(0).door, ledger.hand(0).oldest) == (1, 1)
+    assert ledger.ended(0, 2, 1) is not None
+    failed = ledger.take(0, 4)
+    assert failed is not None
+    assert (failed.index, failed.payload, failed.ready_at, failed.history) == (12, b"12", 5.0, ())
+    assert ledger.ended(0, 3, 1) is None
+    assert [one and one.index for one in ledger.done(0, [1, 2, 3, 4, 5])] == [9, None, 11, None, 13]
+
+
+@given(st.lists(st.tuples(st.sampled_from("gbedtfa"), st.integers(0, 6), st.integers(1, 6)), max_size=40))
+def test_whether_shards_are_held_as_a_batch_makes_no_difference(steps: list[tuple[str, int, int]]) -> None:
+    """Whatever happens to it, a ledger that is given batches holds what one that is given entries holds."""
+    whole, apart = Ledger(), Ledger()
+    given = 0
+    for step, at, number in steps:
+        seq = max(0, whole.next_seq - 7) + at
+        match step:
+            case "g":
+                for ledger in (whole, apart):
+                    ledger.assign(0, [entry(given + n) for n in range(number)])
+                given += number
+            case "b":
+                whole.assign(0, batch(given, number))
+                apart.assign(0, batch(given, number).entries())
+                given += number
+            case "e":
+                first = whole.hand(0).oldest or 0
+                found = whole.ended(0, first, number)
+                if found is not None:
+                    ended, offset = found
+                    settled = apart.done(0, range(first, first + number))
+                    assert [one and one.index for one in settled] == [
+                        ended.start + offset + n for n in range(number)
+                    ]
+            case "d":
+                told = [[one and one.index for one in ledger.done(0, [seq])] for ledger in (whole, apart)]
+                assert told[0] == told[1]
+            case "t":
+                taken = [ledger.take(0, seq) for ledger in (whole, apart)]
+                assert (taken[0] and taken[0].index) == (taken[1] and taken[1].index)
+            case "f":
+                back = [ledger.take_unstarted(0, seq, seq + number) for ledger in (whole, apart)]
+                assert [one.index for one in back[0]] == [one.index for one in back[1]]
+            case _:
+                held = [
+                    {seq: one.index for seq, one in ledger.hand(0).entries().items()}
+                    for ledger in (whole, apart)
+                ]
+                assert list(held[0].items()) == list(held[1].items())
+        assert (len(whole.hand(0)), whole.hand(0).oldest) == (len(apart.hand(0)), apart.hand(0).oldest)
+        assert whole.in_flight == apart.in_flight
 
 
 def test_the_attempts_of_a_door_are_found_by_worker() -> None:

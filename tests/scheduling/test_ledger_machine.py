@@ -69,9 +69,13 @@ class Desk(RuleBasedStateMachine):
 
     def look(self) -> dict[int, str]:
         """Return where each shard stands; fail if it stands in two places, or in none."""
-        waiting = [one for lane in self.queue._turns for one in lane.entries]
+        waiting = [one for lane in self.queue._turns for one in lane.entries()]
         waiting += [*self.queue.alone, *(item[2] for item in self.queue._delayed)]
-        held = [one for seat in self.ledger.in_flight.values() for one in seat.values()]
+        held = [
+            one
+            for hand in [self.ledger.hand(number).entries() for number in self.ledger.workers]
+            for one in hand.values()
+        ]
         found = [(one.index, "WAITING") for one in waiting] + [(one.index, "ASSIGNED") for one in held]
         found += [(index, "SETTLED") for index in self.outcomes.elements()]
         assert sorted(index for index, _place in found) == list(range(len(self.shards)))
@@ -99,13 +103,13 @@ class Desk(RuleBasedStateMachine):
     @invariant()
     def suspects_run_alone(self) -> None:
         """A worker that holds a suspect holds nothing else."""
-        for held in self.ledger.in_flight.values():
+        for held in [self.ledger.hand(number).entries() for number in self.ledger.workers]:
             assert len(held) == 1 or not any(one.alone for one in held.values())
 
     @invariant()
     def the_queue_counts_right(self) -> None:
         """What is said to be ready can be taken."""
-        assert self.queue.ready == sum(len(lane.entries) for lane in self.queue._turns)
+        assert self.queue.ready == sum(lane.ready for lane in self.queue._turns)
 
     # What a centre does.
 
@@ -153,7 +157,7 @@ class Desk(RuleBasedStateMachine):
     def feed(self, number: int, most: int) -> None:
         """A worker that asks gets a suspect if it is empty, else the next frame, unless it has one for itself."""
         seat = self.seats[number]
-        held = self.ledger.in_flight.get(number)
+        held = self.ledger.hand(number).entries()
         seat.alone = seat.alone and bool(held)
         lone = None if held else self.queue.take_alone("R")
         lane = next(self.queue.lanes_for("R"), None)
@@ -183,7 +187,7 @@ class Desk(RuleBasedStateMachine):
 
     def held(self, seat: Seat) -> dict[int, Entry]:
         """Return the attempts that a worker holds."""
-        return self.ledger.in_flight.get(seat.number, {})
+        return self.ledger.hand(seat.number).entries()
 
     @precondition(lambda self: any(seat.running for seat in self.seats))
     @rule(number=SEATS, pick=PICK)
@@ -319,7 +323,7 @@ class Desk(RuleBasedStateMachine):
         assert set(self.look().values()) <= {"SETTLED"}
         assert all(number == 1 for number in self.outcomes.values())
         assert (self.queue.ready, self.queue.delayed, len(self.queue.alone)) == (0, 0, 0)
-        assert not any(self.ledger.in_flight.values())
+        assert not self.ledger.in_flight
 
 
 MOVES = {(place, event, after) for (place, event), afters in TRANSITIONS.items() for after in afters}

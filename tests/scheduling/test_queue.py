@@ -14,7 +14,7 @@ CALLS, STREAM, RUN = 1, 2, 3
 
 def waiting(queue: ReadyQueue) -> set[int]:
     """The doors that have a shard in the queue, ready or delayed."""
-    doors = {lane.door for lane in queue._turns if lane.entries}
+    doors = {lane.door for lane in queue._turns if lane.ready}
     doors.update(entry.origin.door for entry in queue.alone)
     doors.update(item[2].origin.door for item in queue._delayed)
     return doors

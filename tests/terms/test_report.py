@@ -5,17 +5,8 @@ from typing import Any
 import pytest
 
 from dispatch.terms.errors import WorkerDied
-from dispatch.terms.outcome import (
-    Cancelled,
-    Done,
-    Failed,
-    Fault,
-    Outcome,
-    Plan,
-    PlannedShard,
-    Report,
-    WorkerFigures,
-)
+from dispatch.terms.outcome import Cancelled, Done, Failed, Fault, Outcome
+from dispatch.terms.report import Plan, PlannedShard, Report, WorkerFigures
 from dispatch.terms.shard import Entry, Origin
 
 ORIGIN = Origin(1, bytes)

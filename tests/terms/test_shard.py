@@ -37,7 +37,7 @@ def arrived(
     """Return shards as a worker unpacks them from a real frame."""
     codec = Codec("R", Any, Any, limit=10**6)
     indexes = list(range(start, start + len(payloads)))
-    body = frames.encode(frames.Work(1, None, indexes, ids or {}, {0: 2}, {}, payloads))[4:]
+    body = frames.encode(frames.Work(1, None, indexes, ids or {}, {0: 2}, {}, 0, payloads))[4:]
     work = codec.work(body)
     assert isinstance(work, frames.Work)
     return [shard for _seq, _limit, shard in unpack(work, Parcel(codec, body, seed))]

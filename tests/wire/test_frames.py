@@ -19,7 +19,7 @@ FAULT = Fault(cause="raised", type="ValueError", message="no", args=b"\x91\xa2no
 
 ONE_OF_EACH = [
     frames.Connect(b"\x00token", "runner", 3, 412, 2),
-    frames.Work(7, 1.5, [0, 1], {1: "q17"}, {0: 2}, {1: 0.5}, ["a", {"b": 1}]),
+    frames.Work(7, 1.5, [0, 1], {1: "q17"}, {0: 2}, {1: 0.5}, 3, ["a", {"b": 1}]),
     frames.Answer(5, Raw(b"\x92\x01\x02")),
     frames.Answer(5, fault=FAULT),
     frames.Withdraw([3, 4], waiting=True),

@@ -10,7 +10,7 @@ from dispatch.worker.parcel import Parcel, unpack
 
 def test_a_frame_is_unpacked_in_its_order() -> None:
     """Seqs count up from the first; ids, attempts and timeouts that are not said are the plain ones."""
-    work = Work(5, 9.0, [30, 31, 32], {1: "named"}, {2: 3}, {0: 1.5}, ["a", "b", "c"])
+    work = Work(5, 9.0, [30, 31, 32], {1: "named"}, {2: 3}, {0: 1.5}, 0, ["a", "b", "c"])
     codec = Codec("test", Any, Any, limit=1000)
     body = encode(work)
     found = unpack(work, Parcel(codec, body, 7))
@@ -26,8 +26,8 @@ def test_a_frame_is_unpacked_in_its_order() -> None:
 def test_random_numbers_come_from_identity() -> None:
     """A shard's generator depends on seed and supplied id, else on seed and bytes: not on worker, order or attempt."""
     codec = Codec("test", Any, Any, limit=1000)
-    one = Work(5, None, [1, 2, 3], {2: "x"}, {}, {}, ["a", "a", "b"])
-    other = Work(900, 4.0, [77, 5], {0: "x"}, {1: 9}, {}, ["zzz", "a"])
+    one = Work(5, None, [1, 2, 3], {2: "x"}, {}, {}, 0, ["a", "a", "b"])
+    other = Work(900, 4.0, [77, 5], {0: "x"}, {1: 9}, {}, 0, ["zzz", "a"])
     first = [shard.rng.random() for _, _, shard in unpack(one, Parcel(codec, encode(one), 7))]
     second = [shard.rng.random() for _, _, shard in unpack(other, Parcel(codec, encode(other), 7))]
     assert first[0] == first[1] == second[1] == shard_rng(7, "", encode("a")).random()
