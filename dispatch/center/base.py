@@ -368,10 +368,7 @@ class DispatchCenter(ABC, Generic[P, R]):
     # What the declarations come to.
 
     def check(self) -> list[Target]:
-        """The targets of the workers to start.
-
-        Raises ConfigError or RunnerError for what could never work.
-        """
+        """The targets of the workers to start. Raises ConfigError or RunnerError for what could never work."""
         found = self.init_runners()
         if not isinstance(found, Sequence) or not found:
             cure = "it must return the runner classes to start, one for each worker"
@@ -394,7 +391,7 @@ class DispatchCenter(ABC, Generic[P, R]):
                 raise RunnerError(described.name, problem, cure)
             if self.config.policy.isolation == "fork" and described.concurrency > 1:
                 raise RunnerError(
-                    described.name, 'isolation="fork" with concurrency > 1', "choose one of them"
+                    described.name, 'isolation="fork" with concurrency > 1', "choose one of the two"
                 )
         return targets
 

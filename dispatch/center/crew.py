@@ -34,7 +34,8 @@ __all__ = ("Crew",)
 
 BARREN = 20  # lives in a row of a worker that settle no shard, before it is given up
 STARTS = 3  # failed starts in a row of a worker, where nothing says why
-RESTARTS = 10  # the same of a worker that was ready before, or whose process died too young (of a SIGINT?)
+RESTARTS = 10  # the same of a worker that was ready before
+UNSEEN = 100  # the same where the process was not even there yet: a SIGINT to the group ends it, and may come again
 
 _log = logging.getLogger("dispatch")
 _output = logging.getLogger("dispatch.runner")
@@ -237,7 +238,7 @@ class Crew:
         seat.failed_starts += 1
         hopeless = fault.final or fault.traceback or (fault.cause == "startup" and not seat.was_ready)
         unseen = fault.signal is None and fault.exit_code is None
-        patience = RESTARTS if seat.was_ready or unseen else STARTS
+        patience = UNSEEN if unseen else RESTARTS if seat.was_ready else STARTS
         if seat.failed_starts < patience and not hopeless and seat.barren <= BARREN:
             self._launch(seat)
             return

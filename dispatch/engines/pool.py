@@ -7,6 +7,8 @@ calls finds an empty pool of its own: nobody kills our processes but we, and nob
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import deque
 from contextlib import suppress
 from typing import Any
@@ -64,7 +66,9 @@ async def bury(error: BaseException) -> None:
             with CancelScope(shield=True, deadline=current_time() + _WITHIN):
                 if process.returncode is None:
                     with suppress(ProcessLookupError):
-                        process.kill()
+                        os.kill(
+                            process.pid, signal.SIGKILL
+                        )  # not process.kill(): that may collect its exit status
                 await process.aclose()
             return
         trace = trace.tb_next
