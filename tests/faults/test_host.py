@@ -22,7 +22,9 @@ def test_ctrl_c_a_hundred_times(loop: str) -> None:
     """100 SIGINTs to the whole process group, handled by the application, leave every answer with its own question."""
     with Program("tests.faults.programs", "ctrl_c", loop) as program:
         code, out, err = program.ended(within=40)
-    assert (code, err) == (0, "")
+    # asyncio says so where anyio kills a process that a SIGINT has ended already.
+    complaints = [line for line in err.splitlines() if not line.startswith("Unknown child process pid")]
+    assert (code, complaints) == (0, [])
     assert "wrong" not in out
     assert "asked 400 interrupted" in out
 
