@@ -202,7 +202,7 @@ class Archive:
         while True:
             rows = self._connection.execute(
                 "SELECT id, run, at, kind, body FROM event"
-                " WHERE id > ? AND (?2 IS NULL OR run = ?2) ORDER BY id LIMIT ?",
+                " WHERE id > ? AND run = coalesce(?, run) ORDER BY id LIMIT ?",
                 (after, run, BUNCH),
             ).fetchall()
             for number, of, at, kind, body in rows:
