@@ -56,6 +56,7 @@ LAZY = {
     "center.local": "center engines record",
     "center.data_parallel": "center engines record",
     "center.dummy": "center engines record",
+    "center.boot": "center.opening",  # while worker processes boot
     "center.opening": "center.recorder record.journal",  # sqlite3 only with a work_dir
     "worker.nanny": "worker",  # the parent imports it too, and needs no lane
     "worker.main": "worker",  # asyncio only in the async lane

@@ -282,15 +282,13 @@ class DispatchCenter(ABC, Generic[P, R]):
         """
         if self._opening is not None or self._is_opening:
             raise CenterOpen
-        from dispatch.center.opening import Opening
+        from dispatch.center.boot import boot
 
-        opening = Opening(self, for_a_run=self._is_lent)
         self._is_opening = True
         try:
-            await opening.open()
+            self._opening = await boot(self, for_a_run=self._is_lent)
         finally:
             self._is_opening = False
-        self._opening = opening
 
     async def aclose(self, grace: float | None = None) -> None:
         """Finish what was accepted, let the workers tear down, leave nothing behind. Closing twice is once.
@@ -353,7 +351,7 @@ class DispatchCenter(ABC, Generic[P, R]):
         if self._opening is not None and not self._is_lent:
             yield self._opening
         elif self._opening is not None or self._is_opening:
-            from dispatch.center.opening import own
+            from dispatch.center.boot import own
 
             async with own(self) as opening:
                 yield opening

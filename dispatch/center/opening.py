@@ -19,9 +19,9 @@ from dispatch.center.seat import Seat
 from dispatch.center.session import Session
 from dispatch.center.stream import Outcomes, StreamDoor
 from dispatch.center.submit import CallDoor
-from dispatch.engines.base import Start
+from dispatch.engines.base import Engine, Start
 from dispatch.record.bus import Bus
-from dispatch.terms.errors import ConfigError, JournalError, RunnerError, UnguardedMain
+from dispatch.terms.errors import JournalError, RunnerError
 from dispatch.terms.event import Closed, Event
 from dispatch.terms.report import Report
 from dispatch.wire.calls import CallTable
@@ -42,14 +42,13 @@ STOPPED_WITHIN = 2.0  # seconds that the shards of a door that is left get to be
 class Opening:
     """What a centre is while it is open."""
 
-    def __init__(self, center: DispatchCenter[Any, Any], *, for_a_run: bool = False) -> None:
-        """Check the declarations. Raises ConfigError or RunnerError, UnguardedMain where a worker imports it."""
-        if sys.orig_argv[-2:] == ["-m", "anyio.to_process"]:
-            raise UnguardedMain
-        self._center = center
+    def __init__(
+        self, center: DispatchCenter[Any, Any], targets: list[Target], engine: Engine, *, for_a_run: bool
+    ) -> None:
+        """For the workers that `center.check()` names, on the engine that it made."""
+        self._center, self._targets, self._engine = center, targets, engine
         self._for_a_run = for_a_run  # opened by a run or a stream, which comes next
         self._recorder: Recorder | None = None  # of that run
-        self._targets = center.check()
         self.bus = Bus()
         if center.on_event is not None:
             self.bus.join(center.on_event)
@@ -61,13 +60,9 @@ class Opening:
             codec = Codec(told.name, told.payload_type, told.value_type, limit=center.config.max_value_bytes)
             self._codecs.setdefault(told.name, codec)
 
-    async def open(self) -> None:
-        """Encode the shared param, start the workers. Cancelling, or an error, leaves nothing behind."""
+    async def prepare(self) -> None:
+        """Encode the shared param. Cancelling, or an error, leaves nothing behind but the engine."""
         center = self._center
-        if not _on_asyncio():
-            raise ConfigError(
-                "event loop", None, "dispatch runs on asyncio's loops, uvloop's included, and on no other"
-            )
         param = center.get_shared_param()
         if inspect.isawaitable(param):
             param = await param
@@ -80,14 +75,23 @@ class Opening:
             seats = [self._seat(number, target, param) for number, target in enumerate(self._targets)]
             calls = CallTable(center)
             self.session = Session(
-                center.make_engine(), seats, policy=center.config.policy, calls=calls, bus=self.bus
+                self._engine, seats, policy=center.config.policy, calls=calls, bus=self.bus
             )
             self.session.on_over = self._unshare  # also when the event loop closes before anybody closes us
+        except BaseException:
+            self._unshare()
+            await self._put_down()
+            raise
+
+    async def open(self) -> None:
+        """Make the workers ready. Cancelling, or an error, leaves nothing behind."""
+        try:
             await self.session.open()
         except BaseException:
             self._unshare()
             await self._put_down()
             raise
+        center = self._center
         self.calls = CallDoor(self.session, next(self._keys), self._codecs, config=center.config)
 
     def _seat(self, number: int, target: Target, param: Any) -> Seat:
@@ -247,8 +251,6 @@ async def _recorded(door: SourceDoor[Any]) -> AsyncGenerator[None]:
 @asynccontextmanager
 async def _background(work: Any, *args: Any) -> AsyncGenerator[None]:
     """Run `work(*args)` while inside, and end it on leaving. What the block raises comes out as it is."""
-    import asyncio
-
     task = asyncio.create_task(work(*args))
     try:
         yield
@@ -277,24 +279,3 @@ def _type_of(param: Any, *, needed: bool) -> str:
         if needed:
             raise
         return ""  # a local class, and workers that import nothing: they get plain values
-
-
-def _on_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-@asynccontextmanager
-async def own(center: DispatchCenter[Any, Any]) -> AsyncGenerator[Opening]:
-    """An opening for one run or stream, beside another's."""
-    opening = Opening(center, for_a_run=True)
-    await opening.open()
-    try:
-        yield opening
-    except BaseException:
-        await opening.close(now=True)
-        raise
-    await opening.close()

@@ -56,6 +56,13 @@ class Engine(ABC):
     async def open(self, tasks: TaskGroup, host: Host) -> None:
         """Get ready to start workers. Raises OSError if this machine refuses. Cancelling leaves nothing behind."""
 
+    async def foresee(self, numbers: Sequence[int], *, env: dict[str, str], startup_timeout: float) -> bool:
+        """Before `open`: workers of these numbers will be launched soon, so begin what takes long.
+
+        Whether there is something to undo: then `aclose` is called even if `open` is not.
+        """
+        return False
+
     @abstractmethod
     def launch(self, start: Start) -> None:
         """Begin a life of a worker. Its runner's first frame is Ready or NotReady; else on_ended says why not."""

@@ -32,7 +32,7 @@ from dispatch.wire.channel import Channel, Server, listen, serve
 from dispatch.wire.codec import control_decoder, encode
 from dispatch.wire.line import FRAME_SLACK
 from dispatch.worker import nanny
-from dispatch.worker.spec import Place
+from dispatch.worker.spec import Lease, Place
 
 __all__ = ("ProcessEngine",)
 
@@ -40,6 +40,7 @@ HANDSHAKE = 5.0  # seconds that a peer gets to prove itself
 LAST_WORDS = 1.0  # seconds that we wait for the end of a dead runner's stream
 SILENCE = 2.5  # seconds: a nanny speaks four times a second while its runner lives
 LISTEN = 0.2  # seconds in which a loop that was stalled reads what was said meanwhile, before a nanny is judged silent
+TURNS = 5  # of the event loop, in which a call comes as far as starting its process
 FAREWELL = 1.0  # seconds that a nanny gets to leave before it is killed
 
 # A SIGINT to the process group ends a process that is too young to ignore it: worth another start.
@@ -96,8 +97,28 @@ class ProcessEngine(Engine):
         self._server: Server | None = None
         self._chores = Chores()
 
+    async def foresee(self, numbers: Sequence[int], *, env: dict[str, str], startup_timeout: float) -> bool:
+        await self._listen()
+        for number in numbers:
+            start = Start(
+                number=number,
+                lease=Lease(runner=""),
+                targets=(None, None),
+                env=env,
+                startup_timeout=startup_timeout,
+            )
+            worker = self._workers[number] = _Worker(start)
+            self._chores.start_soon(self._call, worker)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        return True
+
     async def open(self, tasks: TaskGroup, host: Host) -> None:  # callbacks cannot begin tasks in `tasks`
         self._host = host
+        if self._server is None:
+            await self._listen()
+
+    async def _listen(self) -> None:
         sock, self._address, self._remove = listen()
         try:
             self._server = await serve(sock, self._accept)
@@ -170,7 +191,7 @@ class ProcessEngine(Engine):
                 self._refused.pop().close()
             if worker.leaving:
                 channel.send(frames.Stop())
-            else:
+            elif worker.life:
                 channel.send(worker.order())
 
     def _runner_silent(self, worker: _Worker) -> None:
@@ -213,21 +234,22 @@ class ProcessEngine(Engine):
 
     def launch(self, start: Start) -> None:
         worker = self._workers.get(start.number)
-        if worker is None or worker.nanny is None or worker.leaving:
+        foreseen = worker is not None and not worker.life and not worker.gone.is_set()
+        if worker is None or worker.leaving or (worker.nanny is None and not foreseen):
             worker = self._workers[start.number] = _Worker(start)
-            self._begin(worker)
             self._chores.start_soon(self._call, worker)
-        else:
-            self._begin(worker)
+        worker.start = start
+        self._begin(worker)
+        if worker.nanny is not None and worker.greeted:
             worker.nanny.send(worker.order())
 
     def _begin(self, worker: _Worker) -> None:
         worker.life += 1
         worker.alive, worker.hung_up = True, False
         worker.heard_at = time.monotonic()
-        asyncio.get_running_loop().call_later(SILENCE, self._listen, worker, worker.life)
+        asyncio.get_running_loop().call_later(SILENCE, self._judge, worker, worker.life)
 
-    def _listen(self, worker: _Worker, life: int, *, again: bool = False) -> None:
+    def _judge(self, worker: _Worker, life: int, *, again: bool = False) -> None:
         """A nanny that is stopped watches nobody: end it. It is judged only after the loop had time to read."""
         if worker.life != life or not worker.alive or worker.leaving:
             return
@@ -237,7 +259,7 @@ class ProcessEngine(Engine):
             self._kill_nanny(worker)
         else:
             loop.call_later(
-                LISTEN if silent else SILENCE / 5, partial(self._listen, worker, life, again=silent)
+                LISTEN if silent else SILENCE / 5, partial(self._judge, worker, life, again=silent)
             )
 
     def _kill_nanny(self, worker: _Worker) -> None:
