@@ -59,7 +59,7 @@ class Engine(ABC):
     async def foresee(self, numbers: Sequence[int], *, env: dict[str, str], startup_timeout: float) -> bool:
         """Before `open`: workers of these numbers will be launched soon, so begin what takes long.
 
-        Whether there is something to undo: then `aclose` is called even if `open` is not.
+        Whether there is something to undo: then `aclose` is called even if `open` is not. Cancelling leaves nothing.
         """
         return False
 

@@ -9,14 +9,28 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections import deque
 from contextlib import suppress
 from typing import Any
 
+import anyio
 from anyio import CancelScope, current_time, to_process
 from anyio.abc import Process
 
-__all__ = ("Apart", "bury")
+from dispatch.terms.outcome import Fault
+
+__all__ = ("Apart", "bury", "startup_fault")
+
+# A SIGINT to the process group ends a process that is too young to ignore it: worth another start.
+_DIED_YOUNG = (
+    KeyboardInterrupt,
+    ProcessLookupError,
+    anyio.EndOfStream,
+    anyio.IncompleteRead,
+    anyio.ClosedResourceError,
+    anyio.BrokenResourceError,
+)
 
 _WITHIN = 1.0  # seconds that a killed process gets to be gone
 
@@ -72,3 +86,17 @@ async def bury(error: BaseException) -> None:
                 await process.aclose()
             return
         trace = trace.tb_next
+
+
+def startup_fault(error: BaseException) -> Fault:
+    """Why an anyio worker process did not come up, with the cure where it is known."""
+    cause = error.__cause__ or error
+    name = type(cause).__name__
+    if isinstance(cause, _DIED_YOUNG):
+        return Fault(cause="crashed", message=f"a worker process died while it was starting ({name})")
+    message = f"a worker process could not be started: {name}: {cause}"
+    if name != "UnguardedMain":
+        main = getattr(sys.modules["__main__"], "__file__", None)
+        message += f"; every worker imports the main script ({main}): it must import cleanly "
+        message += "under another name, without arguments"
+    return Fault(cause="startup", type=name, message=message, final=True)

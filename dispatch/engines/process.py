@@ -25,7 +25,7 @@ from msgspec import Raw, Struct
 
 from dispatch.engines.base import Engine, Host, Start
 from dispatch.engines.chores import Chores
-from dispatch.engines.pool import Apart, bury
+from dispatch.engines.pool import Apart, bury, startup_fault
 from dispatch.terms.outcome import Fault
 from dispatch.wire import frames
 from dispatch.wire.channel import Channel, Server, listen, serve
@@ -42,16 +42,6 @@ SILENCE = 2.5  # seconds: a nanny speaks four times a second while its runner li
 LISTEN = 0.2  # seconds in which a loop that was stalled reads what was said meanwhile, before a nanny is judged silent
 TURNS = 5  # of the event loop, in which a call comes as far as starting its process
 FAREWELL = 1.0  # seconds that a nanny gets to leave before it is killed
-
-# A SIGINT to the process group ends a process that is too young to ignore it: worth another start.
-_DIED_YOUNG = (
-    KeyboardInterrupt,
-    ProcessLookupError,
-    anyio.EndOfStream,
-    anyio.IncompleteRead,
-    anyio.ClosedResourceError,
-    anyio.BrokenResourceError,
-)
 
 _connect = control_decoder(frames.Connect)
 _from_nanny = control_decoder(frames.Welcome, frames.Refused, frames.Fenced, frames.Pulse, frames.Ended)
@@ -100,17 +90,17 @@ class ProcessEngine(Engine):
     async def foresee(self, numbers: Sequence[int], *, env: dict[str, str], startup_timeout: float) -> bool:
         await self._listen()
         for number in numbers:
-            start = Start(
-                number=number,
-                lease=Lease(runner=""),
-                targets=(None, None),
-                env=env,
-                startup_timeout=startup_timeout,
-            )
+            lease, patience = Lease(runner=""), startup_timeout
+            start = Start(number=number, lease=lease, targets=(None, None), env=env, startup_timeout=patience)
             worker = self._workers[number] = _Worker(start)
             self._chores.start_soon(self._call, worker)
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
+        try:
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+        except BaseException:
+            with CancelScope(shield=True):
+                await self.aclose()
+            raise
         return True
 
     async def open(self, tasks: TaskGroup, host: Host) -> None:  # callbacks cannot begin tasks in `tasks`
@@ -174,10 +164,13 @@ class ProcessEngine(Engine):
             self._host.on_pulse(number, said)
         elif isinstance(said, frames.Ended):
             worker.ended = said
-            if worker.runner is None:
+            loop = asyncio.get_running_loop()
+            if worker.runner is not None:
+                loop.call_later(LAST_WORDS, worker.runner.abort)
+            elif worker.runner_pid:
                 self._tell_end(worker)
-            else:
-                asyncio.get_running_loop().call_later(LAST_WORDS, worker.runner.abort)
+            else:  # it may have connected and spoken, and this was read before
+                loop.call_later(LISTEN, self._unless_here, worker, worker.life)
         elif isinstance(said, frames.Fenced):
             self._host.on_fenced(number, said)
         elif isinstance(said, frames.Refused):
@@ -193,6 +186,10 @@ class ProcessEngine(Engine):
                 channel.send(frames.Stop())
             elif worker.life:
                 channel.send(worker.order())
+
+    def _unless_here(self, worker: _Worker, life: int) -> None:
+        if worker.life == life and worker.runner is None:
+            self._tell_end(worker)
 
     def _runner_silent(self, worker: _Worker) -> None:
         worker.runner = None
@@ -291,21 +288,19 @@ class ProcessEngine(Engine):
                     apart.end()
                     timer.cancel()
                 return  # a process that we refused, and have let go
-        except (
-            asyncio.CancelledError
-        ):  # the loop is about to close: all its tasks are cancelled, shield or not
+        except asyncio.CancelledError:  # the loop is about to close: all tasks are cancelled, shield or not
             self._call_ended(worker, None)
             raise
         except BrokenWorkerProcess as broken:
             await bury(broken)
-            fault = None if worker.greeted else _startup_fault(broken)
+            fault = None if worker.greeted else startup_fault(broken)
         except (KeyboardInterrupt, SystemExit) as error:  # anyio raises here what ended the process there
             if worker.greeted:
                 raise
-            fault = _startup_fault(error)
+            fault = startup_fault(error)
         except Exception as error:  # noqa: BLE001  (what the nanny raised before it took over, unpickled by anyio)
             await bury(error)
-            fault = _startup_fault(error)
+            fault = startup_fault(error)
         self._call_ended(worker, fault)
 
     def _call_ended(self, worker: _Worker, fault: Fault | None) -> None:
@@ -402,17 +397,3 @@ def _nothing() -> None:
 def _end_of(worker: _Worker, why: str) -> frames.Ended:
     """An end that no nanny told: nobody knows what ran."""
     return frames.Ended(worker.life, worker.runner_pid, why, None, None, 0, 0.0, time.monotonic(), "", "")
-
-
-def _startup_fault(error: BaseException) -> Fault:
-    """Why an anyio worker process did not come up, with the cure where it is known."""
-    cause = error.__cause__ or error
-    name = type(cause).__name__
-    if isinstance(cause, _DIED_YOUNG):
-        return Fault(cause="crashed", message=f"a worker process died while it was starting ({name})")
-    message = f"a worker process could not be started: {name}: {cause}"
-    if name != "UnguardedMain":
-        main = getattr(sys.modules["__main__"], "__file__", None)
-        message += f"; every worker imports the main script ({main}): it must import cleanly "
-        message += "under another name, without arguments"
-    return Fault(cause="startup", type=name, message=message, final=True)

@@ -99,7 +99,7 @@ def test_killed_at_fifty_random_moments(tmp_path: Path) -> None:
         lost_attempts = [attempt for attempt in attempts if attempt.fault is not None]
         assert {attempt.fault.cause for attempt in lost_attempts if attempt.fault} == {"lost"}
         assert len(attempts) - len(lost_attempts) == TOTAL
-        assert 5 < len(lost_attempts) <= 2 * KILLS  # at most one for each worker and kill
+        assert len(lost_attempts) <= 2 * KILLS  # at most one for each worker and kill
     with sqlite3.connect(tmp_path / "record" / "journal.db") as database:
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     database.close()
