@@ -32,9 +32,10 @@ async def boot(center: DispatchCenter[Any, Any], *, for_a_run: bool = False) -> 
         raise ConfigError(
             "event loop", None, "dispatch runs on asyncio's loops, uvloop's included, and on no other"
         )
-    engine, begun = center.make_engine(), False
+    engine, begun = None, False
     try:
         if not (for_a_run and config.work_dir):  # who may not write there starts no workers
+            engine = center.make_engine()
             begun = await engine.foresee(
                 range(len(targets)), env=config.env, startup_timeout=config.policy.startup_timeout
             )
@@ -43,7 +44,7 @@ async def boot(center: DispatchCenter[Any, Any], *, for_a_run: bool = False) -> 
         opening = Opening(center, targets, engine, for_a_run=for_a_run)
         await opening.prepare()
     except BaseException:
-        if begun:
+        if engine is not None and begun:
             with CancelScope(shield=True):
                 await engine.aclose()
         raise

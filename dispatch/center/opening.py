@@ -43,9 +43,14 @@ class Opening:
     """What a centre is while it is open."""
 
     def __init__(
-        self, center: DispatchCenter[Any, Any], targets: list[Target], engine: Engine, *, for_a_run: bool
+        self,
+        center: DispatchCenter[Any, Any],
+        targets: list[Target],
+        engine: Engine | None,
+        *,
+        for_a_run: bool,
     ) -> None:
-        """For the workers that `center.check()` names, on the engine that it made."""
+        """For the workers that `center.check()` names, on an engine that it has made already, or will make."""
         self._center, self._targets, self._engine = center, targets, engine
         self._for_a_run = for_a_run  # opened by a run or a stream, which comes next
         self._recorder: Recorder | None = None  # of that run
@@ -75,7 +80,11 @@ class Opening:
             seats = [self._seat(number, target, param) for number, target in enumerate(self._targets)]
             calls = CallTable(center)
             self.session = Session(
-                self._engine, seats, policy=center.config.policy, calls=calls, bus=self.bus
+                self._engine or center.make_engine(),
+                seats,
+                policy=center.config.policy,
+                calls=calls,
+                bus=self.bus,
             )
             self.session.on_over = self._unshare  # also when the event loop closes before anybody closes us
         except BaseException:
