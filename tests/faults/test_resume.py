@@ -97,7 +97,7 @@ def test_killed_at_fifty_random_moments(tmp_path: Path) -> None:
         assert (set(states[:-1]), states[-1]) == ({"killed"}, "finished")
         attempts = [attempt for record in records for attempt in record.attempts]
         lost_attempts = [attempt for attempt in attempts if attempt.fault is not None]
-        assert {attempt.fault.cause for attempt in lost_attempts if attempt.fault} == {"lost"}
+        assert {attempt.fault.cause for attempt in lost_attempts if attempt.fault} <= {"lost"}
         assert len(attempts) - len(lost_attempts) == TOTAL
         assert len(lost_attempts) <= 2 * KILLS  # at most one for each worker and kill
     with sqlite3.connect(tmp_path / "record" / "journal.db") as database:
