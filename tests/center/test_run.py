@@ -274,6 +274,7 @@ async def test_a_run_that_collects_nothing_keeps_counts_and_failures(center: Any
 async def test_leaving_a_stream_early_stops_what_was_read(center: Any, new_gate: NewGate) -> None:
     """Running shards are stopped, waiting ones never start, and the centre serves on."""
     gates = [new_gate() for _ in range(3)]
+    await until(lambda: all(worker.state == "ready" for worker in center.snapshot().workers))
     async with center.stream([Job(arg=0), *(gate.job for gate in gates)]) as outcomes:
         assert (await anext(outcomes)).index == 0
         await gates[0].entered()
