@@ -297,6 +297,7 @@ class ProcessEngine(Engine):
         except (KeyboardInterrupt, SystemExit) as error:  # anyio raises here what ended the process there
             if worker.greeted:
                 raise
+            await bury(error)
             fault = startup_fault(error)
         except Exception as error:  # noqa: BLE001  (what the nanny raised before it took over, unpickled by anyio)
             await bury(error)

@@ -1,7 +1,8 @@
 """A run that is killed again and again, from a process that has imported everything and starts no thread.
 
 argv: work_dir, total, seconds of a shard. It reads lines "RUN DELAY": the run of that number is forked off and killed
-after so many seconds (no delay: it may end), then "RUN over" is said. A run appends "RUN INDEX" to WORK_DIR.ran when a
+after so many seconds (no delay: it may end), then "RUN over" is said. A run of odd number is given those seconds from
+its first shard on, so that also a slow machine comes that far. A run appends "RUN INDEX" to WORK_DIR.ran when a
 shard is executed, and "RUN INDEX" to WORK_DIR.seen when its caller has the outcome.
 """
 
@@ -53,10 +54,21 @@ def killed(number: str, delay: str) -> None:
         asyncio.run(run(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
         os._exit(0)
     if delay:
+        until = time.monotonic() + 20
+        while int(number) % 2 and time.monotonic() < until and not _has_begun(number):
+            time.sleep(0.005)
         time.sleep(float(delay))  # the fault itself: a moment at random
         os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     print(number, "over", flush=True)
+
+
+def _has_begun(number: str) -> bool:
+    try:
+        with open(f"{sys.argv[1]}.ran") as file:
+            return any(line.startswith(f"{number} ") for line in file)
+    except FileNotFoundError:
+        return False
 
 
 if __name__ == "__main__":
