@@ -24,7 +24,7 @@ test: $(VENV)/.dev  ## the tests, once, on this Python (most of them wait, so th
 
 coverage: $(VENV)/.dev  ## the tests again, forks and subprocesses measured; under 95 % is a failure
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -q $(ARGS)
+	@$(BIN)/coverage run -m pytest -q -n 3 $(ARGS)
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 
