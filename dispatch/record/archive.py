@@ -295,7 +295,7 @@ class Archive:
         return found
 
     def _records(self, which: str, *values: Any) -> list[Record]:
-        question = f"SELECT {_RECORD} FROM shard LEFT JOIN outcome ON outcome.shard = shard.id WHERE {which}"  # noqa: S608
+        question = f"SELECT {_RECORD} FROM shard LEFT JOIN outcome ON outcome.shard = shard.id WHERE {which}"  # noqa: S608  (ours)
         rows = self._connection.execute(question, values)
         return [self._record(*row) for row in rows]
 

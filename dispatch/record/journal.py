@@ -226,7 +226,7 @@ def _note_lost(connection: sqlite3.Connection, run: int) -> None:
             ).fetchone()
             if settled or shard in given:
                 continue
-            running -= 1  # noqa: PLW2901
+            running -= 1  # noqa: PLW2901  (counted down)
             number = connection.execute(
                 "SELECT coalesce(max(number), 0) + 1 FROM attempt WHERE shard = ?", (shard,)
             ).fetchone()[0]

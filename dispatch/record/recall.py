@@ -234,7 +234,7 @@ class Recall:
                 some = labels[at : at + 128]
                 some += [""] * (128 - len(some))
                 question = (
-                    f"SELECT label, id FROM shard WHERE label IN ({_MARKS}) AND label <> '' AND id >= ?"  # noqa: S608
+                    f"SELECT label, id FROM shard WHERE label IN ({_MARKS}) AND label <> '' AND id >= ?"  # noqa: S608  (marks)
                 )
                 rows = self._connection.execute(question, (*some, self._first))
                 found.extend(

@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import msgspec
@@ -79,11 +80,7 @@ def connect_writer(work_dir: str) -> sqlite3.Connection:
     Raises JournalError if the directory cannot be written, or the database is not ours or newer than we are.
     """
     path = database(work_dir)
-    try:
-        connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-    except sqlite3.Error as error:
-        raise JournalError(path, str(error)) from error
-    try:
+    with _connecting(path) as connection:
         if not _check(connection, path):
             connection.execute("PRAGMA journal_mode = WAL")
             with connection:
@@ -93,13 +90,22 @@ def connect_writer(work_dir: str) -> sqlite3.Connection:
                 )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-    except sqlite3.Error as error:
-        connection.close()
-        raise JournalError(path, str(error)) from error
-    except BaseException:
-        connection.close()
-        raise
     return connection
+
+
+@contextmanager
+def _connecting(path: str) -> Generator[sqlite3.Connection]:
+    """A new connection. What goes wrong in the block closes it; what SQLite says is a JournalError."""
+    connection = None
+    try:
+        connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+        yield connection
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise JournalError(path, str(error)) from error
+        raise
 
 
 def connect_reader(work_dir: str) -> sqlite3.Connection:
@@ -107,20 +113,10 @@ def connect_reader(work_dir: str) -> sqlite3.Connection:
     path = database(work_dir)
     if not os.path.isfile(path):
         raise JournalError(path, "there is no journal here")
-    try:
-        connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-    except sqlite3.Error as error:
-        raise JournalError(path, str(error)) from error
-    try:
+    with _connecting(path) as connection:
         if not _check(connection, path):
             raise JournalError(path, "there is no journal here")
         connection.execute("PRAGMA query_only = ON")
-    except sqlite3.Error as error:
-        connection.close()
-        raise JournalError(path, str(error)) from error
-    except BaseException:
-        connection.close()
-        raise
     return connection
 
 

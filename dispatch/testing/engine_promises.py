@@ -166,7 +166,7 @@ async def one_life_follows_another(make_engine: MakeEngine) -> None:
             stage.start()
             await stage.ready(lives=life)
             stage.give(play(Succeed(life)))
-            await stage.see(lambda: len(stage.host.done()) == life, f"life {life} did not work")  # noqa: B023
+            await stage.see(lambda: len(stage.host.done()) == life, f"life {life} did not work")  # noqa: B023  (awaited here)
             if life == 1:
                 stage.engine.kill(0)
             else:
@@ -288,7 +288,7 @@ async def the_whole_tree_goes(make_engine: MakeEngine) -> None:
             await stage.ready(lives=life)
             stage.give(play(Daemon(stage.path(f"daemon{life}")), Identify()))
             daemon = await stage.see_file(f"daemon{life}")
-            await stage.see(lambda: len(stage.host.done()) == life, "the script did not end")  # noqa: B023
+            await stage.see(lambda: len(stage.host.done()) == life, "the script did not end")  # noqa: B023  (awaited here)
             runner = stage.host.done()[-1][1]["pid"]
             require(is_alive(daemon), "the daemon did not live to be killed")
             if life == 1:
@@ -297,7 +297,7 @@ async def the_whole_tree_goes(make_engine: MakeEngine) -> None:
                 stage.engine.send(0, frames.Bye())
             await stage.see_end(lives=life)
             for pid in (runner, daemon):
-                gone = await until(lambda: not is_alive(pid), within=2.0)  # noqa: B023
+                gone = await until(lambda: not is_alive(pid), within=2.0)  # noqa: B023  (awaited here)
                 require(gone, f"process {pid} outlived its life")
 
 

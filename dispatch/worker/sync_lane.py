@@ -121,7 +121,7 @@ class SyncLane:
                 break
             try:
                 if type(payload) is Raw:  # the frame did not fit its annotation: find the culprit
-                    payload = self._codec.decode_payload(payload)  # noqa: PLW2901
+                    payload = self._codec.decode_payload(payload)  # noqa: PLW2901  (typed)
                 if call is not None:
                     value = call(payload)
                 else:

@@ -278,6 +278,62 @@ async def test_a_worker_is_replaced_after_its_share(tmp_path: Path) -> None:
     assert pids.count(pids[0]) >= 20
 
 
+class NeverLeaves(Actor):
+    """Its teardown does not end."""
+
+    def teardown(self) -> None:
+        """Hang."""
+        time.sleep(600)
+
+
+@on_one_loop
+async def test_a_replaced_worker_that_does_not_leave_is_ended() -> None:
+    """Its `teardown` has `grace` seconds, while its successor serves."""
+    config = DispatchConfig(data_parallel=1, policy=Policy(recycle_after=5, grace=0.2))
+    async with DataParallelDispatchCenter(NeverLeaves, config=config) as center:
+        first = await center.submit(Job("pid"))
+        async with asyncio.timeout(20):
+            while await center.submit(Job("pid")) == first:
+                pass
+        await until(lambda: not is_alive(first))
+
+
+async def prints_much_and_fails(number: int) -> None:
+    """More than is kept, last words, and an error."""
+    print("x" * 100_000)
+    print("last words")
+    raise ValueError(number)
+
+
+@on_one_loop
+async def test_last_words_in_the_async_lane_are_kept() -> None:
+    """The end of what a task printed is attached to its fault, however much came before."""
+    async with DataParallelDispatchCenter(prints_much_and_fails, config=ONE) as center:
+        outcome = await center.submit_outcome(1)
+    assert isinstance(outcome, Failed)
+    assert outcome.fault.output.endswith("last words\n")
+    assert len(outcome.fault.output) <= 8 * 1024
+
+
+class SharesLate(DataParallelDispatchCenter[int, int]):
+    """Has its shared param when a worker process is there."""
+
+    def __init__(self, before: set[int]) -> None:
+        super().__init__(double, config=ONE)
+        self._before = before
+
+    async def get_shared_param(self) -> None:
+        """Wait for it."""
+        await until(lambda: descendants() - self._before)
+
+
+@on_both_loops
+async def test_processes_boot_while_the_shared_param_is_made() -> None:
+    """A worker process is started before the centre asks for its shared param."""
+    async with SharesLate(descendants()) as center:
+        assert await center.submit(4) == 8
+
+
 @on_one_loop
 async def test_random_numbers_belong_to_the_shard() -> None:
     """`shard.rng` follows from seed and id, else from seed and content; not from worker, order or attempt."""

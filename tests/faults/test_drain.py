@@ -91,7 +91,7 @@ def test_the_second_interrupt_ends_everything_now(number: int, tmp_path: Path, l
 
 
 def test_an_impatient_user(tmp_path: Path, lateness: Lateness) -> None:
-    """Ten interrupts in a row, to the whole group, end it like two."""
+    """Ten interrupts in a row, to the whole group, end it at once, and leave nothing behind."""
     run = Interrupted(tmp_path, "600", "60")
     with run.program:
         for _ in range(10):
