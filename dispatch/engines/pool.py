@@ -20,7 +20,7 @@ from anyio.abc import Process
 
 from dispatch.terms.outcome import Fault
 
-__all__ = ("Apart", "bury", "startup_fault")
+__all__ = ("Apart", "bury", "late_fault", "startup_fault")
 
 # A SIGINT to the process group ends a process that is too young to ignore it: worth another start.
 _DIED_YOUNG = (
@@ -86,6 +86,12 @@ async def bury(error: BaseException) -> None:
                 await process.aclose()
             return
         trace = trace.tb_next
+
+
+def late_fault(patience: float) -> Fault:
+    """No anyio worker process came up within so many seconds."""
+    cure = "raise policy.startup_timeout if this machine needs longer"
+    return Fault(cause="startup", message=f"no worker process within {patience:g} s; {cure}")
 
 
 def startup_fault(error: BaseException) -> Fault:

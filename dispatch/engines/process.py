@@ -25,7 +25,7 @@ from msgspec import Raw, Struct
 
 from dispatch.engines.base import Engine, Host, Start
 from dispatch.engines.chores import Chores
-from dispatch.engines.pool import Apart, bury, startup_fault
+from dispatch.engines.pool import Apart, bury, late_fault, startup_fault
 from dispatch.terms.outcome import Fault
 from dispatch.wire import frames
 from dispatch.wire.channel import Channel, Server, listen, serve
@@ -306,9 +306,7 @@ class ProcessEngine(Engine):
 
     def _call_ended(self, worker: _Worker, fault: Fault | None) -> None:
         if worker.scope is not None and worker.scope.cancelled_caught and not worker.greeted:
-            fault = Fault(
-                cause="startup", message=f"no worker process within {worker.start.startup_timeout:g} s"
-            )
+            fault = late_fault(worker.start.startup_timeout)
         worker.greeted = False
         worker.gone.set()
         if worker.alive and (fault is not None or (worker.nanny is None and worker.ended is None)):

@@ -16,7 +16,7 @@ import signal
 import threading
 import warnings
 from contextlib import suppress
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, NoReturn
 
 import msgspec
@@ -41,7 +41,7 @@ from dispatch.worker.kernel import (
     thread_count,
 )
 from dispatch.worker.link import Link, answer_value
-from dispatch.worker.output import read_tail
+from dispatch.worker.output import await_dump, read_tail
 from dispatch.worker.parcel import Parcel, unpack
 from dispatch.worker.runner import report_to
 from dispatch.worker.sync_lane import SyncLane
@@ -50,7 +50,6 @@ __all__ = ("ForkLane",)
 
 TICK = 0.05  # seconds between looks at the child
 OVERTIME = 1.0  # seconds after a deadline at which the nanny ends the warm process too: it should have acted
-STACK_WAIT = 0.05  # seconds that a child gets to write down where it hangs
 
 _from_child = control_decoder(frames.Answer, frames.Call, frames.Progress)
 _from_warm = control_decoder(frames.Answer)
@@ -193,9 +192,7 @@ class ForkLane(SyncLane):
     def _stack_of(self, child: _Child) -> str:
         with suppress(ProcessLookupError):
             os.kill(child.pid, signal.SIGUSR1)
-        until = monotonic() + STACK_WAIT
-        while not os.fstat(self._stack_fd).st_size and monotonic() < until:
-            sleep(0.001)
+        await_dump(self._stack_fd, 0, lambda: True)
         return own_stack(read_tail(self._stack_fd, 16 * 1024))
 
     def _relay(self, child: _Child) -> None:

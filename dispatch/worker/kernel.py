@@ -25,6 +25,7 @@ __all__ = (
     "punch_hole",
     "started_at",
     "thread_count",
+    "wake_with_parent",
 )
 
 _LINUX = sys.platform == "linux"
@@ -57,6 +58,12 @@ def die_with_parent(parent: int) -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def wake_with_parent() -> None:
+    """Go on when the parent dies, even if stopped: else a process that somebody stopped would outlive it for ever."""
+    if _LINUX:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
 def keep_freed_memory() -> None:

@@ -20,8 +20,15 @@ from dispatch.wire import frames
 from dispatch.wire.codec import control_decoder, decoder_for
 from dispatch.wire.line import FRAME_SLACK, Line
 from dispatch.worker.birth import Birth, close_if, fork_runner, spawn_runner
-from dispatch.worker.kernel import become_subreaper, kill_tree, memory_of, started_at, thread_count
-from dispatch.worker.output import nameless_file, read_tail, trim
+from dispatch.worker.kernel import (
+    become_subreaper,
+    kill_tree,
+    memory_of,
+    started_at,
+    thread_count,
+    wake_with_parent,
+)
+from dispatch.worker.output import await_dump, nameless_file, read_tail, trim
 from dispatch.worker.slot import Slot
 from dispatch.worker.spec import Lease, Place
 
@@ -30,7 +37,6 @@ __all__ = ("main",)
 TICK = 0.05  # seconds between looks at the slot
 PULSE = 0.25  # seconds between reports of what runs
 FENCE_PAUSE = 0.002  # seconds: longer than any store takes to be seen by another core
-STACK_WAIT = 0.05  # seconds that a runner gets to write down where it hangs
 BLAS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 _lease = decoder_for(Lease).decode
@@ -68,6 +74,7 @@ class Nanny:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
             signal.signal(number, signal.SIG_IGN)
         become_subreaper()
+        wake_with_parent()
         os.environ.update({name: "1" for name in BLAS if name not in os.environ})
         os.environ.update(place.env)
         self._slot_fd = nameless_file("dispatch-slot")
@@ -187,13 +194,7 @@ class Nanny:
         """A deadline has passed: write down where the runner hangs, stop it, look again, and only then kill it."""
         before = os.fstat(self._stack).st_size
         self._signal(signal.SIGUSR1)
-        until = monotonic() + STACK_WAIT
-        while (
-            os.fstat(self._stack).st_size == before
-            and monotonic() < until
-            and self._slot.read()[2] == deadline
-        ):
-            sleep(0.001)
+        await_dump(self._stack, before, lambda: self._slot.read()[2] == deadline)
         self._signal(signal.SIGSTOP)
         _pid, status = os.waitpid(self._runner, os.WUNTRACED)
         if not os.WIFSTOPPED(status):

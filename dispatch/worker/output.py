@@ -9,15 +9,19 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
+from time import monotonic, sleep
 
 from dispatch.worker.kernel import punch_hole
 from dispatch.worker.slot import Slot
 
-__all__ = ("HEAD", "TAIL", "Capture", "nameless_file", "read_tail", "trim")
+__all__ = ("HEAD", "TAIL", "Capture", "await_dump", "nameless_file", "read_tail", "trim")
 
 HEAD = 64 * 1024  # bytes of each shard's output that reach the parent
 TAIL = 8 * 1024  # bytes at its end that are attached to a fault
 FLOOD = 1024 * 1024  # bytes at which the nanny cuts the file back
+DUMP_WAIT = 0.1  # seconds that a process gets to write down where it hangs
+DUMP_LOOK = 0.002  # seconds between two looks whether it has
 
 
 def nameless_file(name: str) -> int:
@@ -40,6 +44,20 @@ def read_tail(fd: int, number: int = TAIL) -> str:
     size = os.lseek(fd, 0, os.SEEK_END)
     start = max(0, size - number)
     return os.pread(fd, size - start, start).decode(errors="replace")
+
+
+def await_dump(fd: int, before: int, wanted: Callable[[], bool]) -> None:
+    """Wait, not for long and while it is `wanted`, until a file of `before` bytes has got a dump of faulthandler.
+
+    A dump is written in small pieces: it is whole when a line has ended and nothing followed until the next look.
+    """
+    until, seen = monotonic() + DUMP_WAIT, before
+    while wanted() and monotonic() < until:
+        sleep(DUMP_LOOK)
+        size = os.fstat(fd).st_size
+        if before < size == seen and os.pread(fd, 1, size - 1) == b"\n":
+            return
+        seen = size
 
 
 def trim(fd: int, slot: Slot) -> None:

@@ -231,6 +231,17 @@ def test_kill_9_while_it_is_busy(kind: str, act: str, tmp_path: Path, lateness: 
         _gone(program, tmp_path, within=GONE + lateness.slack)
 
 
+def test_kill_9_while_a_nanny_is_stopped(tmp_path: Path, lateness: Lateness) -> None:
+    """A nanny that somebody stopped goes on when its parent is killed, and leaves nothing."""
+    with Program("tests.faults.programs", "busy", "plain", "spins", TMPDIR=str(tmp_path)) as program:
+        program.hear("busy")
+        for pid in program.alive():
+            if _ids(pid)[0] == program.pid:
+                os.kill(pid, signal.SIGSTOP)
+        program.send(signal.SIGKILL)
+        _gone(program, tmp_path, within=GONE + lateness.slack)
+
+
 def test_kill_9_during_shutdown(tmp_path: Path, lateness: Lateness) -> None:
     """A parent that is killed while its workers are in their teardown leaves nothing."""
     with Program("tests.faults.programs", "closing", TMPDIR=str(tmp_path)) as program:

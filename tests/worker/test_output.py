@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from dispatch.worker.output import FLOOD, HEAD, TAIL, nameless_file, read_tail, trim
+from dispatch.worker.output import FLOOD, HEAD, TAIL, await_dump, nameless_file, read_tail, trim
 from dispatch.worker.slot import Slot
 from tests.worker.forks import captured_in_a_fork
 
@@ -38,6 +38,33 @@ def test_the_tail_is_the_last_bytes(captured) -> None:
     os.write(fd, b"b" * TAIL)
     assert read_tail(fd) == "b" * TAIL
     assert read_tail(fd, 3) == "bbb"
+
+
+def test_a_dump_is_awaited_to_the_end_of_its_last_line(captured) -> None:
+    """A dump comes in pieces: one that stops in the middle of a line is waited for, and no longer than it is wanted."""
+    fd, _ = captured
+    os.write(fd, b"an older dump\n")
+    before = os.fstat(fd).st_size
+    pieces = [
+        b"",
+        b"Current thread",
+        b"",
+        b"",
+        b" 0x1 (most recent call first):\n  File",
+        b"",
+        b' "x.py", line 1\n',
+    ]
+
+    def writes_one() -> bool:
+        if pieces:
+            os.write(fd, pieces.pop(0))
+        return True
+
+    await_dump(fd, before, writes_one)
+    assert read_tail(fd).endswith('most recent call first):\n  File "x.py", line 1\n')
+    looks = iter([True, True, False])
+    await_dump(fd, os.fstat(fd).st_size, lambda: next(looks))
+    assert next(looks, None) is None
 
 
 def test_everything_that_is_printed_is_captured(captured) -> None:
