@@ -43,9 +43,12 @@ class Feeder:
             return
         self._feeding = True  # a door that hears of an outcome may push, and so come here again
         try:
-            self._books.fail_hopeless()
+            if self._books.hopeless:
+                self._books.fail_hopeless()
             ready = [seat for seat in self._seats.values() if seat.state == "ready" and not seat.waits]
             seats = [seat for seat in ready if not seat.is_full]
+            if not seats:
+                return
             if queue.alone:
                 seats = self._feed_alone(seats)
             idle = sum(not self._books.held(seat) for seat in seats)

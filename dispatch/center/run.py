@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 
+from dispatch.center.bell import Bell
 from dispatch.center.intake import Intake, Taken, by_runner
 from dispatch.center.session import Session
 from dispatch.terms.config import DispatchConfig
@@ -60,8 +61,8 @@ class SourceDoor(Generic[R]):
         self._settled = 0
         self._handed = 0  # outcomes that the consumer has taken
         self._held_bytes = 0.0  # payloads of unsettled shards, and values that the consumer has not taken
-        self._room = anyio.Event()
-        self._progress = anyio.Event()
+        self._room = Bell()
+        self._progress = Bell()
         self._workers: dict[int, list[float]] = {}
         self._kept: list[Any] = []  # what the report holds
         self._report: Report[R] | None = None
@@ -146,7 +147,6 @@ class SourceDoor(Generic[R]):
                 mean = self._held_bytes / max(1, self.intake.read - self._handed)
                 fits = int((self._config.max_pending_bytes - self._held_bytes) / mean) if mean else BUNCH
                 return max(1, min(room, BUNCH, fits if self.intake.read else 1))
-            self._room = anyio.Event()
             await self._room.wait()
         return 0
 
@@ -188,7 +188,6 @@ class SourceDoor(Generic[R]):
         try:
             while at < len(entries):
                 while at and self._held_bytes >= self._config.max_pending_bytes:  # recorded values are large
-                    self._room = anyio.Event()
                     await self._room.wait()
                 found = await self.recorder.reuse.admit(entries[at:], names[at:], unfit)
                 failed = [
@@ -287,10 +286,8 @@ class SourceDoor(Generic[R]):
         }
 
     def _tell(self) -> None:
-        if not self._progress.is_set():
-            self._progress.set()
-        if not self._room.is_set():
-            self._room.set()
+        self._progress.ring()
+        self._room.ring()
 
     @property
     def settled(self) -> bool:
@@ -300,7 +297,6 @@ class SourceDoor(Generic[R]):
     async def finished(self) -> None:
         """Wait until `settled`."""
         while not self.settled:
-            self._progress = anyio.Event()
             await self._progress.wait()
 
     def halt(self) -> None:
@@ -319,7 +315,6 @@ class SourceDoor(Generic[R]):
         self.stop()
         with anyio.move_on_after(within, shield=True):
             while self._settled < self.intake.read:
-                self._progress = anyio.Event()
                 await self._progress.wait()
         self.leave()
 

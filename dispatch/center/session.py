@@ -14,6 +14,7 @@ from time import monotonic
 import anyio
 from anyio import CancelScope
 
+from dispatch.center.bell import Bell
 from dispatch.center.books import Books
 from dispatch.center.crew import Crew
 from dispatch.center.seat import Seat
@@ -48,7 +49,7 @@ class Session:
         self._ready = anyio.Event()
         self._stop = anyio.Event()
         self._over = anyio.Event()
-        self._changed = anyio.Event()
+        self._changed = Bell()
         self._task: asyncio.Task[None] | None = None
         self._insist: asyncio.TimerHandle | None = None
         self.on_over: Callable[[], None] = _nothing
@@ -141,8 +142,7 @@ class Session:
             self._change()
 
     def _change(self) -> None:
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        self._changed.ring()
 
     def _hopeless(self, fault: Fault) -> None:
         """No worker is left, and none will come: what waits fails with the reason."""

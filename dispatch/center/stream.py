@@ -7,8 +7,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Generic
 
-import anyio
-
 from dispatch.center.run import R, SourceDoor
 from dispatch.terms.outcome import Cancelled, Done, Failed
 
@@ -52,6 +50,11 @@ class StreamDoor(SourceDoor[R]):
     def _buffered_bytes(self) -> float:
         return self._waiting_bytes
 
+    @property
+    def has_more(self) -> bool:
+        """Whether the next bunch is there."""
+        return bool(self._buffer)
+
     async def bunch(self) -> list[Any] | None:
         """The next outcomes, None after the last. Raises what the source raised, after the last."""
         while not self._buffer:
@@ -59,7 +62,6 @@ class StreamDoor(SourceDoor[R]):
                 if self.error is not None:
                     raise self.error
                 return None
-            self._progress = anyio.Event()
             await self._progress.wait()
         outcomes, size = self._buffer.popleft()
         if not self._buffer:
@@ -86,7 +88,8 @@ class Outcomes(Generic[R]):
             if found is None:
                 return
             self._bunch = iter(found)
-            await asyncio.sleep(0)  # a bunch per turn of the loop: the host's other tasks run between
+            if self._door.has_more:
+                await asyncio.sleep(0)  # a bunch per turn of the loop: the host's other tasks run between
 
     async def __anext__(self) -> Done[R] | Failed | Cancelled:
         async for outcome in self:

@@ -55,7 +55,7 @@ def _full(pace: Pace) -> int:
         return 1
     by_time = TARGET / pace.seconds if pace.seconds > TARGET / MOST else MOST
     by_size = FRAME_BYTES / pace.size if pace.size > FRAME_BYTES / MOST else MOST
-    return max(1, int(min(by_time, by_size)))
+    return max(1, round(min(by_time, by_size)))
 
 
 def may_prefetch(pace: Pace, *, ready: int, workers: int) -> bool:

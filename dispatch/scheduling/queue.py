@@ -33,8 +33,8 @@ class Lane:
         first = items.popleft()
         if isinstance(first, Batch):
             if number < len(first):
-                first, rest = first.split(number)
-                items.appendleft(rest)
+                items.appendleft(first)
+                first = first.cut(number)
             self.ready -= len(first)
             return first
         taken = [first]

@@ -146,10 +146,9 @@ class Batch(Struct, eq=False, gc=False):
         """The shards from `offset` on."""
         return [self.entry(number) for number in range(offset, len(self.payloads))]
 
-    def split(self, number: int) -> tuple[Batch, Batch]:
-        """The first so many shards, and the rest."""
-        head, rest = self.payloads[:number], self.payloads[number:]
-        return (
-            Batch(self.start, head, self.origin, self.ready_at),
-            Batch(self.start + number, rest, self.origin, self.ready_at),
-        )
+    def cut(self, number: int) -> Batch:
+        """Take off the first so many shards."""
+        head = Batch(self.start, self.payloads[:number], self.origin, self.ready_at)
+        del self.payloads[:number]
+        self.start += number
+        return head

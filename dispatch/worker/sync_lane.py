@@ -1,7 +1,7 @@
 """Receive shards, run them one at a time, send their outcomes, until told to stop.
 
-Fast path: one clock reading, one write to the slot, one encode for each shard; outcomes leave together when a
-millisecond has passed or the frame is done. A value is encoded at once, because the runner may change it later.
+Fast path: one clock reading, one write to the slot, one encode for each shard; outcomes leave together when two
+milliseconds have passed or the frame is done. A value is encoded at once, because the runner may change it later.
 Everything that goes wrong takes the slow path, a frame of its own for one shard.
 """
 
@@ -33,7 +33,7 @@ from dispatch.worker.slot import FENCE, RUN
 
 __all__ = ("FLUSH_AFTER", "PATIENCE", "SyncLane")
 
-FLUSH_AFTER = 0.001  # seconds that an outcome may wait for company
+FLUSH_AFTER = 0.002  # seconds that an outcome may wait for company
 FLUSH_BYTES = 256 * 1024
 PATIENCE = 0.025  # seconds after which the unstarted rest of a frame goes back: it was sized for much less
 PROGRESS_EVERY = 0.05  # seconds
