@@ -33,7 +33,7 @@ __all__ = ("RunDoor", "SourceDoor")
 
 READING = 0.001  # seconds that a sync source may take for a bunch
 CLOSED_WITHIN = 0.25  # seconds that an async generator which is left gets for its `finally`
-BUNCH = 1024  # shards read from a source before the event loop gets a turn
+BUNCH = 512  # shards read from a source before the event loop gets a turn
 
 R = TypeVar("R")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 __all__ = ("Pace", "frame_size", "may_prefetch", "should_replace", "task_room")
 
 TARGET = 0.004  # seconds of work in one frame
-MOST = 512  # shards in one frame: the parent handles a frame in one go, well under a millisecond
+MOST = 256  # shards in one frame: the parent handles a frame in one go, in a fraction of a millisecond
 FRAME_BYTES = 256 * 1024
 FRAMES_IN_FLIGHT = 2  # the second one waits in the worker's socket, so that the worker never waits for us
 
