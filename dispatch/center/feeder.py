@@ -7,6 +7,7 @@ room for it came about.
 from __future__ import annotations
 
 import asyncio
+from operator import itemgetter
 from time import monotonic
 from typing import Any
 
@@ -47,12 +48,11 @@ class Feeder:
                 self._books.fail_hopeless()
             ready = [seat for seat in self._seats.values() if seat.state == "ready" and not seat.waits]
             seats = [seat for seat in ready if not seat.is_full]
-            if not seats:
-                return
             if queue.alone:
                 seats = self._feed_alone(seats)
-            idle = sum(not self._books.held(seat) for seat in seats)
-            for seat in sorted(seats, key=lambda seat: len(self._books.held(seat))):
+            loads = [(len(self._books.held(seat)), seat) for seat in seats]
+            idle = sum(not load for load, _ in loads)
+            for _, seat in sorted(loads, key=_load):
                 while queue.ready and self._feed_seat(seat, workers=len(ready), idle=idle):
                     pass
                 idle -= 1
@@ -62,7 +62,8 @@ class Feeder:
     def _feed_seat(self, seat: Seat, *, workers: int, idle: int) -> bool:
         """Send one frame to a worker, of the first lane in turn that has one for it."""
         queue, held = self._books.queue, self._books.held(seat)
-        seat.alone = seat.alone and bool(held)  # what it had for itself may have been taken back
+        if seat.alone and not held:
+            seat.alone = False  # what it had for itself was taken back
         for lane in queue.lanes_for(seat.runner):
             number = seat.room(lane, held, workers=workers, idle=idle)
             if number > 0:
@@ -145,6 +146,9 @@ class Feeder:
                     self._engine.fence(seat.number, self._books.ledger.next_seq)
         if holding and not self._closed:
             self._looking = asyncio.get_running_loop().call_later(LOOK, self._look)
+
+
+_load = itemgetter(0)
 
 
 def _specify(work: frames.Work[Any], entries: list[Entry]) -> None:

@@ -77,7 +77,8 @@ class Hand:
         self.door = 0  # whose shards it was given last
 
     def __len__(self) -> int:
-        return len(self._entries) + sum(len(batch) - ended for _, batch, ended in self._batches)
+        own = len(self._entries)
+        return own + sum(len(batch) - ended for _, batch, ended in self._batches) if self._batches else own
 
     def __bool__(self) -> bool:
         return bool(self._entries or self._batches)
