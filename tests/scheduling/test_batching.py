@@ -109,9 +109,9 @@ def test_the_last_frames_shrink_with_what_is_left() -> None:
 def test_while_more_will_come_idle_workers_share_what_is_ready() -> None:
     """A source that goes on is no end: one idle worker may take all that is ready, two take half each."""
     pace = pace_of(US, more=True)
-    assert frame_size(pace, ready=300, workers=4, idle=1) == 300
-    assert frame_size(pace, ready=300, workers=4, idle=2) == 150
-    assert frame_size(pace, ready=300, workers=4, idle=0) == 300
+    assert frame_size(pace, ready=200, workers=4, idle=1) == 200
+    assert frame_size(pace, ready=200, workers=4, idle=2) == 100
+    assert frame_size(pace, ready=200, workers=4, idle=0) == 200
     assert frame_size(pace, ready=3, workers=4, idle=4) == 1
 
 
