@@ -17,7 +17,16 @@ from benchmarks.harness.rounds import play
 HOME = Path(__file__).parent
 ROWS = (
     *("throughput", "submit", "latency", "cpu_bound", "big_results", "shared_param", "cold_start"),
-    *("lazy_million", "loop_lag", "humaneval", "cost_of_safety", "journal", "resume", "shard_duration"),
+    *(
+        "lazy_million",
+        "loop_lag",
+        "humaneval",
+        "cost",
+        "cost_of_safety",
+        "journal",
+        "resume",
+        "shard_duration",
+    ),
 )
 
 

@@ -1,10 +1,12 @@
 """The round trip of one call at idle, in µs: one `submit` after another on a warm pool.
 
 A peer that can wait without an event loop is asked in that way too, which suits most of them better.
+`all on one processor`: parent and workers share it, so that no message has to wake another one.
 """
 
 from __future__ import annotations
 
+import os
 import time
 
 from benchmarks.contenders import find, peers
@@ -18,6 +20,7 @@ REPEATS = 3
 CALLS = 2000
 SECONDS = 1.0
 WARM = 50
+TOGETHER = ", all on one processor"
 
 
 def entries(tiny: bool) -> list[Entry]:
@@ -30,6 +33,11 @@ def entries(tiny: bool) -> list[Entry]:
             ("to_process", "raw to_process"),
         ):
             own.append(Entry(name=name + said, contender=key, uvloop=uvloop, tiny=tiny))
+    pinned = (
+        (("ours", "dispatch, submit"), ("bare", "bare socket")) if hasattr(os, "sched_setaffinity") else ()
+    )
+    for key, name in pinned:
+        own.append(Entry(name=f"{name}{TOGETHER}", contender=key, tiny=tiny))
     for key in peers(tiny, but=("to_process",)):
         kind = find(key)
         if kind.ask is not None:
@@ -45,7 +53,10 @@ async def measure(entry: Entry) -> Sample:
     payloads = items(20 if entry.tiny else warm + CALLS)
     values: list[float] = []
     total, clock = 0.0, time.perf_counter
-    async with opened(entry, noop) as pool:
+    pool = opened(entry, noop)
+    if entry.name.endswith(TOGETHER):
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+    async with pool:
         ask, call = pool.ask, pool.call
         until = clock() + SECONDS
         for payload in payloads:
@@ -67,5 +78,9 @@ def goals(table: Table) -> list[Goal]:
     return [
         goal("p50: at most 1.3 times a bare asyncio socket round trip", own / bare, at_most=1.3),
         goal("the same, both on uvloop", fast / bare_fast, at_most=1.3),
+        goal(
+            "the same, all on one processor, for comparison",
+            table.middle(f"dispatch, submit{TOGETHER}") / table.middle(f"bare socket{TOGETHER}"),
+        ),
         goal("p50: below raw to_process (times)", own / raw, at_most=1.0),
     ]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import find, peers
 from benchmarks.harness.measures import opened, timed
+from benchmarks.harness.processes import children, descendants, pss
 from benchmarks.harness.row import Entry, Goal, Line, Sample, Table, goal, least
 from benchmarks.harness.work import PIECE, kept_length, kept_piece, length_of, piece_of
 
@@ -74,27 +74,6 @@ def memory(*, with_nannies: bool) -> dict[str, float]:
         "PSS MB": (pss(os.getpid()) + sum(map(pss, counted))) / 1e6,
         "nannies PSS MB": sum(map(pss, nannies)) / 1e6,
     }
-
-
-def children(pid: int) -> set[int]:
-    """The processes that `pid` has started."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return {int(child) for task in tasks for child in task.read_text(encoding="ascii").split()}
-
-
-def descendants(pid: int) -> set[int]:
-    """All processes that come from `pid`."""
-    mine = children(pid)
-    return mine.union(*map(descendants, mine))
-
-
-def pss(pid: int) -> int:
-    """Bytes of a process's memory, shared pages divided among those who share them; 0 if it has gone."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
 def goals(table: Table) -> list[Goal]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -48,6 +49,14 @@ class Line:
             if not self._fill():
                 return None
         return self._frames.pop(0)
+
+    def ready(self, seconds: float) -> bool:
+        """Whether there is something to receive, or the other end is gone; waits so many seconds for it."""
+        if self._frames:
+            return True
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def received(self) -> list[bytes | bytearray] | None:
         """What has arrived, after poll said that something has; None when the other end is gone."""

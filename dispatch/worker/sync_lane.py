@@ -1,7 +1,7 @@
 """Receive shards, run them one at a time, send their outcomes, until told to stop.
 
-Fast path: one clock reading, one write to the slot, one encode for each shard; outcomes leave together when two
-milliseconds have passed or the frame is done. A value is encoded at once, because the runner may change it later.
+Fast path: one clock reading, one write to the slot, one encode for each shard; outcomes leave together when
+FLUSH_AFTER has passed or the frame is done. A value is encoded at once, because the runner may change it later.
 Everything that goes wrong takes the slow path, a frame of its own for one shard.
 """
 
@@ -33,9 +33,10 @@ from dispatch.worker.slot import FENCE, RUN
 
 __all__ = ("FLUSH_AFTER", "PATIENCE", "SyncLane")
 
-FLUSH_AFTER = 0.002  # seconds that an outcome may wait for company
+FLUSH_AFTER = 0.0015  # seconds that an outcome may wait for company
 FLUSH_BYTES = 256 * 1024
 PATIENCE = 0.025  # seconds after which the unstarted rest of a frame goes back: it was sized for much less
+A_LOOK = 0.02  # seconds between looks into the backlog, while the runner has threads that may fill it
 PROGRESS_EVERY = 0.05  # seconds
 
 
@@ -90,11 +91,17 @@ class SyncLane:
         """What a lane does between `setup` and its first shard."""
 
     def _next(self) -> tuple[frames.ToRunner, bytes | bytearray] | None:
-        if self._backlog:
-            return self._backlog.pop(0)
-        with self._asking:  # a thread of the runner's may still wait for an answer
-            body = self._line.receive()
-        return None if body is None else (self._codec.work(body), body)
+        while not self._backlog:
+            # A thread of the runner's that asks reads our frames into the backlog; it must not find the line taken.
+            threads = threading.active_count() > 1
+            if threads and not self._line.ready(A_LOOK):
+                continue
+            with self._asking:
+                if self._backlog or (threads and not self._line.ready(0)):
+                    continue
+                body = self._line.receive()
+            return None if body is None else (self._codec.work(body), body)
+        return self._backlog.pop(0)
 
     def _work(self, work: frames.Work[Any], parcel: Parcel) -> None:  # noqa: PLR0912, PLR0915  (the docstring says)
         """Run a frame's shards. One function because it is the fast path: a call per shard costs as much as a shard."""

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -241,6 +242,27 @@ class Asker(Runner[Questions]):
         if shard.payload < 0:
             return self.center.refuse(f"no {shard.payload}")
         return sum(self.center.add(shard.payload, n) for n in range(3))
+
+
+class ThreadedAsker(Runner[Questions]):
+    """Its first shard leaves a thread that asks while the others run; its last one waits for what that was told."""
+
+    LAST = 2000
+    told: list[int]
+
+    def do_run(self, shard: Shard[int]) -> int:
+        """The payload; for the last shard the sum of a thousand answers."""
+        if shard.payload == 0:
+            self.thread = threading.Thread(target=self.ask)
+            self.thread.start()
+        elif shard.payload == self.LAST:
+            self.thread.join()
+            return sum(self.told)
+        return shard.payload
+
+    def ask(self) -> None:
+        """A thousand questions, one after another."""
+        self.told = [self.center.add(n, n) for n in range(1000)]
 
 
 class AsyncAsker(Runner[Any]):

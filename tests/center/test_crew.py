@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import anyio
 import pytest
 
 from dispatch import (
@@ -22,6 +23,8 @@ from dispatch import (
     StartupFailed,
     WorkerEnded,
 )
+from dispatch.engines.process import ProcessEngine
+from dispatch.testing import FaultyChannel, Hold, Passing, Verdict
 from tests.center.facts import Gate, NewGate, descendants, is_alive, on_both_loops, on_one_loop, until
 from tests.center.runners import Actor, AsyncActor, Broken, Job, Upper, double, lines, mark
 
@@ -99,6 +102,33 @@ async def test_a_setup_that_raises_is_told_once(tmp_path: Path) -> None:
     assert "/dispatch/" not in trace
     assert len(lines(log)) <= 2
     assert descendants() <= before
+
+
+class Overtaken(DataParallelDispatchCenter[int, int]):
+    """Its workers are reached through a relay."""
+
+    faulty: FaultyChannel
+
+    def make_engine(self) -> ProcessEngine:
+        return ProcessEngine(relay=self.faulty)
+
+
+@on_one_loop
+async def test_an_end_waits_for_the_runners_last_words(tmp_path: Path) -> None:
+    """A runner's death that is heard before its first word is told with that word: why, and not only how."""
+    heard = anyio.Event()
+
+    def judge(passing: Passing) -> Verdict:
+        if passing.kind == "ended":
+            heard.set()
+        return Hold(heard) if (passing.role, passing.kind) == ("runner", "hi") else None
+
+    async with FaultyChannel(judge) as faulty:
+        center = Overtaken(Broken, [1], shared_param=str(tmp_path / "log"), config=ONE)
+        center.faulty = faulty
+        with pytest.raises(StartupFailed, match="the model is not there"):
+            await center.run()
+    assert heard.is_set()
 
 
 GHOST = """

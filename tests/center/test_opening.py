@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 
@@ -21,8 +22,8 @@ from dispatch import (
     remote,
 )
 from dispatch.center import opening
-from tests.center.facts import NewGate, descendants, ended, on_both_loops, on_one_loop
-from tests.center.runners import Actor, Asker, AsyncAsker, Job, add_shared
+from tests.center.facts import NewGate, descendants, ended, on_both_loops, on_one_loop, until
+from tests.center.runners import Actor, Asker, AsyncAsker, Job, ThreadedAsker, add_shared
 
 ONE = DispatchConfig(data_parallel=1)
 TWO = DispatchConfig(data_parallel=2)
@@ -182,6 +183,24 @@ async def test_runners_ask_their_centre(runner: Any) -> None:
         else:
             with pytest.raises(PermissionError, match=f"no -{n}$"):
                 outcome.unwrap()
+
+
+@on_one_loop
+async def test_a_runners_thread_asks_while_shards_run() -> None:
+    """A thread's questions and the lane's work come over one line, and neither gets what is the other's."""
+    with anyio.fail_after(30):
+        report = await Adding(ThreadedAsker, range(ThreadedAsker.LAST + 1), config=ONE).run()
+    values = [outcome.unwrap() for outcome in report]
+    assert values == [*range(ThreadedAsker.LAST), sum(2 * n for n in range(1000))]
+
+
+@on_one_loop
+async def test_a_runners_thread_asks_while_its_worker_idles() -> None:
+    """A thread that a shard left behind is answered although no further shard comes."""
+    async with Adding(ThreadedAsker, config=ONE) as center:
+        assert await center.submit(0) == 0
+        await until(lambda: center.asked == 1000)
+        assert await center.submit(1) == 1
 
 
 @on_one_loop
