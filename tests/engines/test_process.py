@@ -242,10 +242,13 @@ async def test_a_killed_parent_leaves_nothing(tmp_path) -> None:
         parent = subprocess.Popen(
             [sys.executable, script, *daemons], env={**environment, "PYTHONPATH": str(ROOT)}
         )
-        assert await until(lambda: all(path.exists() for path in daemons))
-        assert len(processes()) == 1 + 2 * 3  # the parent; a nanny, a runner and a daemon for each
-        parent.kill()
-        parent.wait()
+        try:
+            assert await until(lambda: all(path.exists() for path in daemons))
+            # The parent; a nanny, a runner and a daemon for each; what forked the daemon ends a moment later.
+            assert await until(lambda: len(processes()) == 1 + 2 * 3), f"there are: {processes()}"
+        finally:
+            parent.kill()
+            parent.wait()
         assert await until(lambda: not processes(), within=3.0), f"left: {processes()}"
     assert not any(is_alive(int(path.read_text())) for path in daemons)
 
