@@ -114,7 +114,8 @@ class DispatchCenter(ABC, Generic[P, R]):
         self._shared_param = shared_param
         self._opening: Opened | None = None
         self._closing: Opened | None = None  # the last that was asked to close
-        self._is_opening = self._is_lent = False  # lent: open for as long as one run or stream
+        self._lent: Opened | None = None  # the last that was opened for one run or stream
+        self._is_opening = False
 
     # What a subclass declares.
 
@@ -236,9 +237,9 @@ class DispatchCenter(ABC, Generic[P, R]):
         if handle_signals:
             from dispatch.center.interrupts import run_with_signals
 
-            opened = self._opened("run")
+            opened = self._opened()
             return await run_with_signals(opened, shards, collect=collect, post_process=self.post_process)
-        async with self._opened("run") as opening:
+        async with self._opened() as opening:
             return await opening.run(shards, collect=collect)
 
     @asynccontextmanager
@@ -249,7 +250,7 @@ class DispatchCenter(ABC, Generic[P, R]):
 
         A slow consumer stops the reading of shards. Leaving early stops what was read. Errors as in `run`.
         """
-        async with self._opened("stream") as opening, opening.stream(shards, ordered=ordered) as outcomes:
+        async with self._opened() as opening, opening.stream(shards, ordered=ordered) as outcomes:
             yield outcomes
 
     async def submit(self, payload: P | Shard[P], *, timeout: float | None = None, nowait: bool = False) -> R:
@@ -282,11 +283,15 @@ class DispatchCenter(ABC, Generic[P, R]):
         """
         if self._opening is not None or self._is_opening:
             raise CenterOpen
+        await self._open()
+
+    async def _open(self, *, for_a_run: bool = False) -> Opened:
         from dispatch.center.boot import boot
 
         self._is_opening = True
         try:
-            self._opening = await boot(self, for_a_run=self._is_lent)
+            self._opening = await boot(self, for_a_run=for_a_run)
+            return self._opening
         finally:
             self._is_opening = False
 
@@ -295,14 +300,13 @@ class DispatchCenter(ABC, Generic[P, R]):
 
         After `grace` seconds what remains is stopped. Cancelling stops at once.
         """
-        await self._close(grace=grace)
+        await self._close(self._opening, grace=grace)
 
-    async def _close(self, *, now: bool = False, grace: float | None = None) -> None:
-        opening, self._opening = self._opening, None
-        if opening is not None:
-            self._closing = opening
-        if self._closing is not None:
-            await self._closing.close(now=now, grace=grace)
+    async def _close(self, opening: Opened | None, *, now: bool = False, grace: float | None = None) -> None:
+        if (opening := opening or self._closing) is not None:
+            if opening is self._opening:
+                self._opening, self._closing = None, opening
+            await opening.close(now=now, grace=grace)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -311,7 +315,7 @@ class DispatchCenter(ABC, Generic[P, R]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._close(now=error is not None)
+        await self._close(self._opening, now=error is not None)
 
     def start(self, *, collect: bool = True) -> Report[R]:
         """Blocking: an event loop (uvloop where installed), signal handling, then `run`.
@@ -346,9 +350,9 @@ class DispatchCenter(ABC, Generic[P, R]):
         return self._opening
 
     @asynccontextmanager
-    async def _opened(self, door: str) -> AsyncGenerator[Opened]:
+    async def _opened(self) -> AsyncGenerator[Opened]:
         """The opening that somebody keeps open, else one of our own: another run's closes when that run ends."""
-        if self._opening is not None and not self._is_lent:
+        if self._opening is not None and self._opening is not self._lent:
             yield self._opening
         elif self._opening is not None or self._is_opening:
             from dispatch.center.boot import own
@@ -356,12 +360,13 @@ class DispatchCenter(ABC, Generic[P, R]):
             async with own(self) as opening:
                 yield opening
         else:
-            self._is_lent = True
+            self._lent = mine = await self._open(for_a_run=True)
+            failed = True
             try:
-                async with self:
-                    yield self._need_open(door)
+                yield mine
+                failed = False
             finally:
-                self._is_lent = False
+                await self._close(mine, now=failed)
 
     # What the declarations come to.
 
@@ -381,8 +386,7 @@ class DispatchCenter(ABC, Generic[P, R]):
             described = describe(target)
             if self.needs_import:
                 reference(target)
-            missing = described.questions.keys() - offered
-            if missing:
+            if missing := described.questions.keys() - offered:
                 problem = f"it asks its centre for {', '.join(sorted(missing))}"
                 has = ", ".join(sorted(offered)) or "none"
                 cure = f"{type(self).__name__} has no such @remote method; it has: {has}"

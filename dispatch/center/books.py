@@ -176,11 +176,11 @@ class Books:
                 told = event.Retrying(
                     at=time.time(), shard_id=entry.shard_id, attempt=attempt, fault=fault, wait=wait
                 )
-                self.bus.say(told)
                 door = self.doors.get(key)
                 if door is not None and door.recorder is not None:
                     door.recorder.retried(entry)
                 self.queue.delay(entry, monotonic() + wait)
+                self.bus.say(told)  # last: a listener may drain, and that cancels what waits
                 self._wake_when_due()
 
     def back(self, entries: Iterable[Entry]) -> None:

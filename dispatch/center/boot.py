@@ -43,12 +43,12 @@ async def boot(center: DispatchCenter[Any, Any], *, for_a_run: bool = False) -> 
 
         opening = Opening(center, targets, engine, for_a_run=for_a_run)
         await opening.prepare()
+        await opening.open()
     except BaseException:
         if engine is not None and begun:
             with CancelScope(shield=True):
                 await engine.aclose()
         raise
-    await opening.open()
     return opening
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import count, repeat
+from operator import length_hint
 from typing import Any
 
 from msgspec import Struct
@@ -14,7 +15,7 @@ from dispatch.wire.codec import Codec, NotDeliverable, undeliverable
 
 BATCH = 32  # shards from which on they are put on the books together
 
-__all__ = ("Intake", "Taken", "by_runner")
+__all__ = ("Intake", "Taken", "by_runner", "length_of")
 
 
 class Taken(Struct):
@@ -145,3 +146,12 @@ def by_runner(entries: list[Entry]) -> list[list[Entry]]:
     for entry in entries:
         groups.setdefault(entry.runner, []).append(entry)
     return list(groups.values())
+
+
+def length_of(source: object) -> int | None:
+    """How many shards a source says that it has: a list does, a generator does not."""
+    try:
+        length = length_hint(source, -1)
+    except Exception:  # noqa: BLE001  (user code, and a hint is worth no error)
+        return None
+    return length if length >= 0 else None

@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from itertools import islice
-from operator import length_hint
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 
 from dispatch.center.bell import Bell
-from dispatch.center.intake import Intake, Taken, by_runner
+from dispatch.center.intake import Intake, Taken, by_runner, length_of
 from dispatch.center.session import Session
 from dispatch.terms.config import DispatchConfig
 from dispatch.terms.errors import StartupFailed
@@ -73,7 +72,7 @@ class SourceDoor(Generic[R]):
 
     async def pump(self, source: Iterable[Any] | AsyncIterable[Any]) -> None:
         """Read the source until it ends, as far ahead as is allowed. What it raises is kept in `error`."""
-        self._expected = _length(source)
+        self._expected = length_of(source)
         try:
             with self._reading:
                 if isinstance(source, AsyncIterable):
@@ -86,6 +85,16 @@ class SourceDoor(Generic[R]):
             )
             if self.error is None:  # else the record is broken, and that is why
                 self.error = error
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit) or (
+                task and task.cancelling()
+            ):
+                raise  # nothing of the source's
+            self.error = RuntimeError(f"the source of shards ended with {type(error).__name__}")
+            self.error.__cause__ = (
+                error  # not as it is: a CancelledError would say that the caller was cancelled
+            )
         finally:
             self._blame_startup()
             self._over = True
@@ -126,6 +135,8 @@ class SourceDoor(Generic[R]):
 
     async def _pump_async(self, source: AsyncIterable[Any]) -> None:
         try:
+            if not await self._allowed():
+                return
             async for payload in source:
                 await self._admit([payload])
                 if not await self._allowed():
@@ -143,12 +154,16 @@ class SourceDoor(Generic[R]):
         enough = max(1, min(BUNCH, limit) // 2)  # reading a few at a time would wake us for each outcome
         while not (self._reading.cancel_called or self.session.ending):
             room = limit - (self.intake.read - self._handed)
-            if room >= enough and self._held_bytes < self._config.max_pending_bytes:
+            if room >= enough and not self._is_heavy:
                 mean = self._held_bytes / max(1, self.intake.read - self._handed)
                 fits = int((self._config.max_pending_bytes - self._held_bytes) / mean) if mean else BUNCH
                 return max(1, min(room, BUNCH, fits if self.intake.read else 1))
             await self._room.wait()
         return 0
+
+    @property
+    def _is_heavy(self) -> bool:
+        return self._held_bytes >= self._config.max_pending_bytes
 
     async def _admit(self, payloads: list[Any]) -> None:
         """Take in what was read. Waits for nothing, unless the record must be searched."""
@@ -187,8 +202,8 @@ class SourceDoor(Generic[R]):
         at = 0
         try:
             while at < len(entries):
-                while at and self._held_bytes >= self._config.max_pending_bytes:  # recorded values are large
-                    await self._room.wait()
+                while at and self._is_heavy and self._handed < self.intake.read - len(entries) + at:
+                    await self._room.wait()  # recorded values are large, and the consumer has some of them
                 found = await self.recorder.reuse.admit(entries[at:], names[at:], unfit)
                 failed = [
                     unfit[entry.index] for entry in entries[at : at + found.number] if entry.index in unfit
@@ -268,6 +283,7 @@ class SourceDoor(Generic[R]):
         self._handed += len(outcomes)
         self.intake.forget(outcomes)
         self._tell()
+        self.session.books.on_settled()  # who closes the centre waits for these too
 
     def fail(self, error: Exception) -> None:
         """Called by the recorder: nothing can be written any more."""
@@ -384,12 +400,3 @@ def _index(outcome: Any) -> int:
     entry = outcome.entry
     index: int = entry.start + outcome.offset if isinstance(entry, Batch) else entry.index
     return index
-
-
-def _length(source: object) -> int | None:
-    """How many shards a source says that it has: a list does, a generator does not."""
-    try:
-        length = length_hint(source, -1)
-    except Exception:  # noqa: BLE001  (user code, and a hint is worth no error)
-        return None
-    return length if length >= 0 else None

@@ -67,6 +67,7 @@ class Session:
         Raises StartupFailed if none can be. Cancelling closes again.
         """
         self._task = asyncio.create_task(self._run(), name="dispatch-session")
+        self._task.add_done_callback(self._never_began)
         try:
             await self._ready.wait()
         except BaseException:
@@ -75,6 +76,17 @@ class Session:
         if self.startup_fault is not None and not any(seat.was_ready for seat in self.crew.seats.values()):
             await self.close(now=True)
             Failed(fault=self.startup_fault).unwrap()
+
+    def _never_began(self, _task: asyncio.Task[None]) -> None:
+        """The loop is about to close, and cancelled the task before its first step."""
+        if not self._over.is_set():
+            self._ended()
+
+    def _ended(self) -> None:
+        self._ready.set()
+        self._over.set()
+        self.on_over()
+        self._change()
 
     async def _run(self) -> None:
         engine = self.crew.engine
@@ -99,10 +111,7 @@ class Session:
             self.books.close()
             if self._insist is not None:
                 self._insist.cancel()
-            self._ready.set()
-            self._over.set()
-            self.on_over()
-            self._change()
+            self._ended()
             self.bus.say(event.Closed(at=time.time()))
 
     async def close(self, *, now: bool = False, grace: float | None = None) -> None:
@@ -171,7 +180,13 @@ class Session:
     def push(self, shards: list[Entry] | Batch, *, special: bool = False) -> None:
         """Take in new shards of one door and runner class. `special`: some travel with more than index and payload."""
         self.books.queue.push(shards, special=special)
-        self.crew.feeder.feed()
+        if self.startup_fault is not None:  # read in the very turn in which the last worker was given up
+            self.books.fail_waiting(self.startup_fault)
+        elif self.draining:  # somebody drains from inside a source
+            for key in list(self.books.doors):
+                self.books.cancel_waiting(key)
+        else:
+            self.crew.feeder.feed()
 
     def withdraw(self, entry: Entry) -> None:
         """Stop one shard, wherever it is; it settles as Cancelled, or as Done if that came first."""

@@ -78,16 +78,20 @@ class Outcomes(Generic[R]):
 
     def __init__(self, door: StreamDoor[R]) -> None:
         self._door = door
-        self._bunch: Iterator[Any] = iter(())
+        self._bunches: deque[Iterator[Any]] = deque()  # begun, and shared by all who iterate
 
     async def __aiter__(self) -> AsyncIterator[Done[R] | Failed | Cancelled]:
         while True:
-            for outcome in self._bunch:
-                yield outcome
+            while self._bunches:
+                bunch = self._bunches[0]
+                for outcome in bunch:
+                    yield outcome
+                if self._bunches and self._bunches[0] is bunch:
+                    self._bunches.popleft()
             found = await self._door.bunch()
             if found is None:
                 return
-            self._bunch = iter(found)
+            self._bunches.append(iter(found))
             if self._door.has_more:
                 await asyncio.sleep(0)  # a bunch per turn of the loop: the host's other tasks run between
 

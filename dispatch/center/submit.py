@@ -74,17 +74,17 @@ class CallDoor:
         try:
             return await waiter
         except asyncio.CancelledError:
-            await self._withdrawn(entry, waiter)
+            await self._withdrawn(entry)
             raise
         finally:
             self._waiters.pop(entry.index, None)
             self._held_bytes -= size
 
-    async def _withdrawn(self, entry: Entry, waiter: asyncio.Future[Any]) -> None:
+    async def _withdrawn(self, entry: Entry) -> None:
         """Stop a shard, and wait (not for long) until it is."""
+        if entry.index not in self._waiters:
+            return  # its outcome came in the same turn
         settled = self._waiters[entry.index] = asyncio.get_running_loop().create_future()
-        if waiter.done() and not waiter.cancelled():
-            return
         self._session.withdraw(entry)
         with anyio.move_on_after(STOPPED_WITHIN, shield=True):
             await settled
@@ -113,6 +113,6 @@ class CallDoor:
         """Called by the session with outcomes of this door."""
         self._intake.forget(outcomes)
         for outcome in outcomes:
-            waiter = self._waiters.get(outcome.entry.index)
+            waiter = self._waiters.pop(outcome.entry.index, None)
             if waiter is not None and not waiter.done():
                 waiter.set_result(outcome)

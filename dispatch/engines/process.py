@@ -54,7 +54,6 @@ class _Worker:
         self.start = start
         self.life = 0
         self.nanny: Channel | None = None
-        self.nanny_pid = 0
         self.scope: CancelScope | None = None
         self.runner: Channel | None = None
         self.runner_pid = 0
@@ -65,6 +64,7 @@ class _Worker:
         self.hung_up = False  # its runner closed the connection, and lived on
         self.heard_at = time.monotonic()
         self.gone = anyio.Event()
+        self.call: asyncio.Task[None] | None = None
 
     def order(self) -> frames.Launch:
         """To its nanny: begin this life."""
@@ -93,7 +93,7 @@ class ProcessEngine(Engine):
             lease, patience = Lease(runner=""), startup_timeout
             start = Start(number=number, lease=lease, targets=(None, None), env=env, startup_timeout=patience)
             worker = self._workers[number] = _Worker(start)
-            self._chores.start_soon(self._call, worker)
+            worker.call = self._chores.start_soon(self._call, worker)
         try:
             for _ in range(TURNS):
                 await asyncio.sleep(0)
@@ -142,7 +142,7 @@ class ProcessEngine(Engine):
         if worker is None or hello.token != self._token:
             channel.abort()
         elif hello.role == "nanny":
-            self._nanny_came(worker, channel, hello.pid)
+            self._nanny_came(worker, channel)
         elif worker.alive and hello.life == worker.life and worker.runner is None:
             worker.runner, worker.runner_pid = channel, hello.pid
             channel.raise_limit(worker.start.lease.limit + FRAME_SLACK)
@@ -151,8 +151,8 @@ class ProcessEngine(Engine):
         else:
             channel.abort()
 
-    def _nanny_came(self, worker: _Worker, channel: Channel, pid: int) -> None:
-        worker.nanny, worker.nanny_pid = channel, pid
+    def _nanny_came(self, worker: _Worker, channel: Channel) -> None:
+        worker.nanny = channel
         channel.on_frame = partial(self._nanny_said, worker, channel)
         channel.on_lost = partial(self._nanny_silent, worker, channel)
 
@@ -177,7 +177,7 @@ class ProcessEngine(Engine):
             worker.nanny = None
             channel.on_lost = _nothing
             self._refused.append(channel)
-            self._chores.start_soon(self._call, worker)
+            worker.call = self._chores.start_soon(self._call, worker)
         else:
             worker.greeted = True
             while self._refused:
@@ -234,7 +234,7 @@ class ProcessEngine(Engine):
         foreseen = worker is not None and not worker.life and not worker.gone.is_set()
         if worker is None or worker.leaving or (worker.nanny is None and not foreseen):
             worker = self._workers[start.number] = _Worker(start)
-            self._chores.start_soon(self._call, worker)
+            worker.call = self._chores.start_soon(self._call, worker)
         worker.start = start
         self._begin(worker)
         if worker.nanny is not None and worker.greeted:
@@ -378,8 +378,10 @@ class ProcessEngine(Engine):
 
     async def _see_off(self, worker: _Worker) -> None:
         """Wait for the nanny to leave; kill it, and the runner's group, if it does not."""
-        while not worker.greeted and not worker.gone.is_set():  # noqa: ASYNC110  (two facts end this)
+        while not worker.greeted and not worker.gone.is_set():
             # Starting: killing it now would leak a process. `_unless_greeted` bounds this.
+            if worker.call is None or worker.call.done() or worker.call.cancelling():
+                return  # the loop is about to close, and the chores end it
             await asyncio.sleep(0.002)
         with anyio.move_on_after(FAREWELL):
             await worker.gone.wait()
