@@ -127,7 +127,13 @@ class Crew:
 
     async def _answer(self, seat: Seat, call: frames.Call) -> None:
         life = seat.lives
-        answer = await self._calls.answer(call, fault_of=fault_of)
+        try:
+            answer = await self._calls.answer(call, fault_of=fault_of)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            answer = frames.Answer(call.call, fault=fault_of(error))  # something that the method waited for
         if seat.lives == life:  # else the asker is dead, and its successor counts from 1 again
             self.engine.send(seat.number, answer)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -49,14 +48,6 @@ class Line:
             if not self._fill():
                 return None
         return self._frames.pop(0)
-
-    def ready(self, seconds: float) -> bool:
-        """Whether there is something to receive, or the other end is gone; waits so many seconds for it."""
-        if self._frames:
-            return True
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
 
     def received(self) -> list[bytes | bytearray] | None:
         """What has arrived, after poll said that something has; None when the other end is gone."""
@@ -105,6 +96,6 @@ class Line:
         self._sock.close()
 
     def hand_over(self) -> tuple[socket.socket, list[bytes | bytearray]]:
-        """The bare socket and the frames that were read ahead, for an event loop to take over."""
+        """A copy of the socket, which an event loop may close, and the frames that were read ahead."""
         frames, self._frames = self._frames, []
-        return self._sock, frames
+        return self._sock.dup(), frames

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+from threading import RLock
 
 from msgspec import Struct
 
@@ -25,6 +26,7 @@ class Mailbox:
     def __init__(self, sock: socket.socket, nonce: bytes, *, limit: int) -> None:
         self._sock, self._nonce, self._limit = sock, nonce, limit
         self._have = bytearray()
+        self._sending = RLock()
 
     @classmethod
     def pair(cls, *, limit: int) -> tuple[Mailbox, Mailbox]:
@@ -39,7 +41,8 @@ class Mailbox:
 
     def send(self, frame: Struct) -> None:
         """Send a message; waits while the other end does not read. Raises OSError if it is gone."""
-        self._sock.sendall(self._nonce + encode(frame))
+        with self._sending:
+            self._sock.sendall(self._nonce + encode(frame))
 
     def receive(self) -> bytes | None:
         """The next message's body; waits for it. None when the other end is gone."""

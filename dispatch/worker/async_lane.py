@@ -224,6 +224,7 @@ class AsyncLane:
         else:
             fault = fault_of(error, output=output)
         self._flush()
+        self._tell_output(running)  # while the centre knows whose it is
         self._channel.send(frames.Fail(running.seq, running.started, seconds, fault))
 
     def _too_late(self, running: _Running) -> None:
@@ -299,6 +300,7 @@ class AsyncLane:
     def _tell_output(self, running: _Running) -> None:
         if running.printed or running.cut:
             self._channel.send(frames.Output(running.seq, running.printed, running.cut))
+            running.printed, running.cut = "", 0
         if self._capture is not None and self._capture.size():
             text, cut, _ = self._capture.take()
             self._channel.send(frames.Output(0, text, cut))
@@ -341,11 +343,12 @@ class _Tagged:
         running = _current.get()
         if running is None:
             return int(self._rest.write(text))
+        shown = text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
         room = max(0, HEAD - len(running.printed))
-        running.printed += text[:room]
-        if len(text) > room:
-            running.cut += len(text) - room
-            running.tail = (running.tail + text[room:])[-TAIL:]
+        running.printed += shown[:room]
+        if len(shown) > room:
+            running.cut += len(shown) - room
+            running.tail = (running.tail + shown[room:])[-TAIL:]
         return len(text)
 
     def __getattr__(self, name: str) -> Any:

@@ -268,12 +268,17 @@ class ForkLane(SyncLane):
             os.close(self._capture.fd)
 
     def _outcome(self, shard: Shard[Any], box: Mailbox) -> frames.Answer:
+        asking = threading.RLock()
+
         def ask(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            box.send(self._calls.ask(method, args, kwargs))
-            body = box.receive()
-            if body is None:
-                raise SystemExit("the worker is gone")
-            return answer_value(_from_warm(body), self._described.questions.get(method, Any))
+            with asking:  # whichever thread asks
+                question = self._calls.ask(method, args, kwargs)
+                box.send(question)
+                while (body := box.receive()) is not None:
+                    answer: frames.Answer = _from_warm(body)
+                    if answer.call == question.call:  # else an exception has ended the wait for it
+                        return answer_value(answer, self._described.questions.get(method, Any))
+            raise SystemExit("the worker is gone")
 
         report_to(self._runner, lambda done, total: box.send(frames.Progress(0, done, total)))
         try:

@@ -71,8 +71,12 @@ class Nanny:
         self._place, self._line, self._parent = place, line, os.getppid()
         self._forks = thread_count() == 1
         self._memory_limit: int | None = None
+        self._cancel_grace = 0.0
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
             signal.signal(number, signal.SIG_IGN)
+        signal.signal(
+            signal.SIGCHLD, signal.SIG_DFL
+        )  # ignored by the host, it would collect the runner before us
         become_subreaper()
         wake_with_parent()
         os.environ.update({name: "1" for name in BLAS if name not in os.environ})
@@ -129,6 +133,7 @@ class Nanny:
     def _launch(self, life: int, lease: Lease) -> None:
         now = monotonic()
         self._life = life
+        self._cancel_grace = lease.cancel_grace
         self._memory_limit = None if lease.isolation == "fork" else lease.memory_limit
         for fd in (self._output, self._stack):
             os.ftruncate(fd, 0)
@@ -232,9 +237,8 @@ class Nanny:
         self._runner = 0
         kill_tree(runner)
         seq, since, _ = slot.read()
-        stalled = (
-            since and at - since > TICK
-        )  # a task that holds an async lane's loop, not one that just got it
+        # A task kept a late one from ending only if it has held the loop for nearly all of the grace.
+        stalled = since and at - since > max(TICK, 0.8 * self._cancel_grace)
         if slot.blamed and not stalled:
             seq, since = slot.blamed, slot.blamed_since
         code = os.waitstatus_to_exitcode(status)

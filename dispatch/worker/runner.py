@@ -68,9 +68,12 @@ class Runner(ABC, Generic[C]):
         """Once, when the worker leaves in peace; never after a kill. May be `async def`."""
 
     def progress(self, done: float, total: float | None = None) -> None:
-        """Say how far this shard is; seen in events and in the live view. Never raises, never waits long."""
+        """Say how far this shard is; seen in events and in the live view. Never waits long.
+
+        Raises ValueError or TypeError for what is no number.
+        """
         if self._report is not None:
-            self._report(done, total)
+            self._report(float(done), None if total is None else float(total))
 
 
 def report_to(runner: Runner[Any], listener: Callable[[float, float | None], None]) -> None:

@@ -12,10 +12,11 @@ import math
 import os
 import signal
 import threading
+from collections.abc import Callable
 from itertools import pairwise
 from time import monotonic
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Raw
 
@@ -36,8 +37,9 @@ __all__ = ("FLUSH_AFTER", "PATIENCE", "SyncLane")
 FLUSH_AFTER = 0.0015  # seconds that an outcome may wait for company
 FLUSH_BYTES = 256 * 1024
 PATIENCE = 0.025  # seconds after which the unstarted rest of a frame goes back: it was sized for much less
-A_LOOK = 0.02  # seconds between looks into the backlog, while the runner has threads that may fill it
 PROGRESS_EVERY = 0.05  # seconds
+
+T = TypeVar("T")
 
 
 class SyncLane:
@@ -57,7 +59,10 @@ class SyncLane:
         self._unsent, self._start = 0, 0.0  # the first of them, and when it started
         self._backlog: list[tuple[frames.ToRunner, bytes | bytearray]] = []
         self._calls = Calls(duty.codec.limit)
-        self._asking = threading.RLock()
+        self._questions: dict[int, frames.Answer | None] = {}  # that were asked, and their answers
+        self._arrival = threading.Condition()
+        self._reader: int | None = None  # the thread that waits for the next frame, for all
+        self._gone = False
         self._seq = 0
         self._progressed = 0.0
         duty.runner.center = Link(self.ask)
@@ -91,17 +96,7 @@ class SyncLane:
         """What a lane does between `setup` and its first shard."""
 
     def _next(self) -> tuple[frames.ToRunner, bytes | bytearray] | None:
-        while not self._backlog:
-            # A thread of the runner's that asks reads our frames into the backlog; it must not find the line taken.
-            threads = threading.active_count() > 1
-            if threads and not self._line.ready(A_LOOK):
-                continue
-            with self._asking:
-                if self._backlog or (threads and not self._line.ready(0)):
-                    continue
-                body = self._line.receive()
-            return None if body is None else (self._codec.work(body), body)
-        return self._backlog.pop(0)
+        return self._await(lambda: self._backlog.pop(0) if self._backlog else None)
 
     def _work(self, work: frames.Work[Any], parcel: Parcel) -> None:  # noqa: PLR0912, PLR0915  (the docstring says)
         """Run a frame's shards. One function because it is the fast path: a call per shard costs as much as a shard."""
@@ -181,6 +176,7 @@ class SyncLane:
         return monotonic()
 
     def _give_back(self, seqs: range) -> None:
+        self._slot.leave()
         self._line.send(frames.Back(list(seqs)))
 
     def flush(self) -> None:
@@ -237,23 +233,53 @@ class SyncLane:
 
     def ask(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Ask the centre and wait. Raises what its method raises; SystemExit if the centre is gone."""
-        question = self._calls.ask(method, args, kwargs)
-        return answer_value(self._exchange(question), self._described.questions.get(method, Any))
-
-    def _exchange(self, question: frames.Call) -> frames.Answer:
-        with self._asking:
+        with self._arrival:
+            question = self._calls.ask(method, args, kwargs)
+            self._questions[question.call] = None
+        try:
             if threading.current_thread() is threading.main_thread():
                 self.flush()
             self._line.send(question)
-            while True:
-                body = self._line.receive()
-                if body is None:
-                    raise SystemExit("the centre is gone")
-                frame = self._codec.work(body)
-                if not isinstance(frame, frames.Answer):
-                    self._backlog.append((frame, body))
-                elif frame.call == question.call:
-                    return frame
+            answer = self._await(lambda: self._questions[question.call])
+        finally:
+            del self._questions[question.call]
+        if answer is None:
+            raise SystemExit("the centre is gone")
+        return answer_value(answer, self._described.questions.get(method, Any))
+
+    def _await(self, find: Callable[[], T | None]) -> T | None:
+        """What `find` finds among the frames that came, now or later; None if the centre is gone.
+
+        Of the threads that wait one reads for all, until its own is there: then another does. A signal handler may
+        ask while its own thread reads.
+        """
+        me = threading.get_ident()
+        with self._arrival:
+            while (found := find()) is None and not self._gone:
+                if self._reader not in (None, me):
+                    self._arrival.wait()
+                    continue
+                outer, self._reader = self._reader, me
+                self._arrival.release()
+                try:
+                    body = self._line.receive()
+                finally:
+                    self._arrival.acquire()
+                    self._reader = outer
+                self._sort(body)
+                self._arrival.notify_all()
+            return found
+
+    def _sort(self, body: bytes | bytearray | None) -> None:
+        """Put a frame where it is waited for."""
+        if body is None:
+            self._gone = True
+            return
+        frame = self._codec.work(body)
+        if not isinstance(frame, frames.Answer):
+            self._backlog.append((frame, body))
+        elif frame.call in self._questions:  # else an exception has ended the wait for it
+            self._questions[frame.call] = frame
 
 
 def _longest(start: float, ends: list[float]) -> int:

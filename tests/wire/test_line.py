@@ -78,21 +78,6 @@ def test_what_has_arrived_is_had_at_once(ends: tuple[Line, socket.socket]) -> No
     assert [read(body) for body in line.received() or []] == [output("x")]
 
 
-def test_a_line_is_ready_when_something_came_or_the_end_did(ends: tuple[Line, socket.socket]) -> None:
-    """Not before; also for a frame that was read together with the one before; and for ever after the end."""
-    line, other = ends
-    assert not line.ready(0)
-    other.sendall(2 * frames.encode(frames.Stop()))
-    assert line.ready(1.0)
-    line.receive()
-    assert line.ready(0)
-    line.receive()
-    assert not line.ready(0)
-    other.close()
-    assert line.ready(0)
-    assert line.receive() is None
-
-
 @pytest.mark.parametrize("begun", [b"", b"\x05", b"\x05\x00\x00\x00abc"])
 def test_the_end_of_the_stream_is_none(ends: tuple[Line, socket.socket], begun: bytes) -> None:
     """A peer that is gone, also in the middle of a frame, is told by None, as often as one asks."""
