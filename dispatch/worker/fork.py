@@ -160,9 +160,9 @@ class ForkLane(SyncLane):
                 )
             if ready.get(child.box.fileno(), 0) & select.POLLHUP:
                 poll.unregister(child.box)  # it has closed its end, and may live on
-            fault = (
-                None if child.result is not None and monotonic() < child.deadline else self._misbehaved(child)
-            )
+            # Once its result is there it ends at once, or never: then somebody has stopped it.
+            done = child.result is not None and ready and monotonic() < child.deadline
+            fault = None if done else self._misbehaved(child)
             if fault is not None:
                 with suppress(ProcessLookupError):
                     os.kill(child.pid, signal.SIGKILL)
