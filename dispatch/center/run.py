@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from itertools import islice
+from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -197,7 +198,7 @@ class SourceDoor(Generic[R]):
         unfit = {failed.entry.index: failed for failed in taken.failed}
         entries = taken.entries
         if unfit:
-            entries = sorted([*entries, *(failed.entry for failed in taken.failed)], key=_entry_index)
+            entries = sorted([*entries, *(failed.entry for failed in taken.failed)], key=attrgetter("index"))
         names = self.recorder.digests(entries, payloads, start=start, special=taken.special)
         at = 0
         try:
@@ -390,10 +391,6 @@ class RunDoor(SourceDoor[R]):
         self._handed += len(outcomes)
         if self._collects or not isinstance(outcomes[0], Done):
             self._kept.extend(outcomes)
-
-
-def _entry_index(entry: Entry) -> int:
-    return entry.index
 
 
 def _index(outcome: Any) -> int:

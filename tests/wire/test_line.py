@@ -1,5 +1,6 @@
 """A worker's end of a connection: frames over a blocking socket, whole and in order, from any thread."""
 
+import os
 import select
 import socket
 import threading
@@ -198,4 +199,5 @@ def test_the_socket_is_handed_over_with_what_was_read_ahead(ends: tuple[Line, so
     assert read(line.receive() or b"") == output("a")
     sock, early = line.hand_over()
     assert [read(body) for body in early] == [output("b"), output("c")]
-    assert sock.fileno() == line.fileno()
+    assert os.path.sameopenfile(sock.fileno(), line.fileno())
+    sock.close()
