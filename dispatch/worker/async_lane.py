@@ -12,9 +12,11 @@ import inspect
 import math
 import os
 import sys
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from heapq import heappop, heappush
 from time import monotonic
@@ -109,6 +111,7 @@ class AsyncLane:
 
     async def run(self) -> None:
         """Set up, serve until the centre says goodbye or is gone, tear down. Raises what `setup` raises."""
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         sock, early = self._line.hand_over()
         self._channel = Channel(limit=FROM_CENTER)
         self._channel.on_frame, self._channel.on_lost = self._arrived, self._lost
@@ -295,7 +298,12 @@ class AsyncLane:
         running, now = _current.get(), monotonic()
         if running is not None and (done == total or now - running.progressed > PROGRESS_EVERY):
             running.progressed = now
-            self._channel.send(frames.Progress(running.seq, done, total))
+            told = frames.Progress(running.seq, done, total)
+            if threading.get_ident() == self._thread:
+                self._channel.send(told)
+            else:  # `asyncio.to_thread` keeps a task's context
+                with suppress(RuntimeError):  # the loop has closed meanwhile
+                    self._loop.call_soon_threadsafe(self._channel.send, told)
 
     def _tell_output(self, running: _Running) -> None:
         if running.printed or running.cut:

@@ -91,6 +91,15 @@ class NoNumber(Runner[None]):
         return shard.payload
 
 
+class FromAThread(Runner[None]):
+    """Tells of its progress from a thread, beside its loop."""
+
+    async def do_run(self, shard: Shard[int]) -> int:
+        """In a hundred steps, the last of which is always told."""
+        await asyncio.to_thread(lambda: [self.progress(n, 100) for n in range(101)])
+        return shard.payload
+
+
 class NoKey(Runner[None]):
     """Cannot be made ready, and finds out in an async `setup`."""
 

@@ -9,11 +9,21 @@ from typing import Any
 import anyio
 import pytest
 
-from dispatch import DataParallelDispatchCenter, Done, Failed, Shard, StartupFailed
+from dispatch import DataParallelDispatchCenter, Done, Event, Failed, Progressed, Shard, StartupFailed
 from tests.faults import culprits
 from tests.faults.culprits import Culprit, Task
 from tests.faults.scene import Lateness, config, failed, run, uncharged
-from tests.faults.talkers import Answers, Busy, Cancels, LongPoll, NoKey, NoNumber, Pool, Surrogates
+from tests.faults.talkers import (
+    Answers,
+    Busy,
+    Cancels,
+    FromAThread,
+    LongPoll,
+    NoKey,
+    NoNumber,
+    Pool,
+    Surrogates,
+)
 
 pytestmark = pytest.mark.asyncio
 PATIENCE = 30.0  # seconds
@@ -61,6 +71,22 @@ async def test_progress_that_is_no_number_fails_its_shard_only() -> None:
     assert failed(report, 1).fault.type == "ValueError"
     uncharged(report, but=[1])
     assert len(report.workers[0].pids) == 1
+
+
+async def test_progress_from_a_thread_of_an_async_runner() -> None:
+    """It comes through the loop, in order, and with the shard that it is of."""
+    center = DataParallelDispatchCenter(FromAThread, range(20), config=config(1))
+    told: dict[str, list[float]] = {}
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Progressed):
+            told.setdefault(event.shard_id, []).append(event.done)
+
+    center.on_event = hear
+    report = await center.run()
+    assert report.counts == {"done": 20}
+    assert {shard_id: steps[-1] for shard_id, steps in told.items()} == {str(n): 100.0 for n in range(20)}
+    assert all(steps == sorted(steps) for steps in told.values())
 
 
 async def test_what_an_async_setup_raises_is_told() -> None:
