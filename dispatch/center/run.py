@@ -231,7 +231,7 @@ class SourceDoor(Generic[R]):
         self._push(together, special=any(entry.special or entry.runner for entry in together))
         if len(together) < len(found.fresh):
             books.back(entry for entry in found.fresh if entry.alone)
-            self.session.crew.feeder.feed()
+            self.session.feed()
 
     # Settling.
 

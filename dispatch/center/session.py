@@ -180,6 +180,10 @@ class Session:
     def push(self, shards: list[Entry] | Batch, *, special: bool = False) -> None:
         """Take in new shards of one door and runner class. `special`: some travel with more than index and payload."""
         self.books.queue.push(shards, special=special)
+        self.feed()
+
+    def feed(self) -> None:
+        """Give what is ready to the workers; settle it where no worker may have it any more."""
         if self.startup_fault is not None:  # read in the very turn in which the last worker was given up
             self.books.fail_waiting(self.startup_fault)
         elif self.draining:  # somebody drains from inside a source

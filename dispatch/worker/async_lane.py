@@ -133,6 +133,7 @@ class AsyncLane:
         if self._bye:
             await _settled(self._runner.teardown())
             self._flush()
+        self._channel.on_lost = self._line.close  # all is written: its own copy must not keep the stream open
         self._channel.close()
         await asyncio.sleep(0)
 

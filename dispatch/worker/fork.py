@@ -269,15 +269,26 @@ class ForkLane(SyncLane):
 
     def _outcome(self, shard: Shard[Any], box: Mailbox) -> frames.Answer:
         asking = threading.RLock()
+        asked: list[int] = []  # the question that is waited for
 
         def ask(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             with asking:  # whichever thread asks
+                if asked:  # what a signal handler read, the wait below it could not see
+                    raise RuntimeError("a signal handler may not ask the centre while its thread asks it")
                 question = self._calls.ask(method, args, kwargs)
-                box.send(question)
-                while (body := box.receive()) is not None:
-                    answer: frames.Answer = _from_warm(body)
-                    if answer.call == question.call:  # else an exception has ended the wait for it
-                        return answer_value(answer, self._described.questions.get(method, Any))
+                asked.append(question.call)
+                try:
+                    answer = exchange(question)
+                finally:
+                    asked.clear()
+            return answer_value(answer, self._described.questions.get(method, Any))
+
+        def exchange(question: frames.Call) -> frames.Answer:
+            box.send(question)
+            while (body := box.receive()) is not None:
+                answer: frames.Answer = _from_warm(body)
+                if answer.call == question.call:  # else an exception has ended the wait for it
+                    return answer
             raise SystemExit("the worker is gone")
 
         report_to(self._runner, lambda done, total: box.send(frames.Progress(0, done, total)))

@@ -233,6 +233,10 @@ class SyncLane:
 
     def ask(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Ask the centre and wait. Raises what its method raises; SystemExit if the centre is gone."""
+        if (
+            self._reader == threading.get_ident()
+        ):  # what a signal handler read, the wait below it could not see
+            raise RuntimeError("a signal handler may not ask the centre while its thread waits for a frame")
         with self._arrival:
             question = self._calls.ask(method, args, kwargs)
             self._questions[question.call] = None
@@ -250,22 +254,21 @@ class SyncLane:
     def _await(self, find: Callable[[], T | None]) -> T | None:
         """What `find` finds among the frames that came, now or later; None if the centre is gone.
 
-        Of the threads that wait one reads for all, until its own is there: then another does. A signal handler may
-        ask while its own thread reads.
+        Of the threads that wait one reads for all, until its own is there: then another does.
         """
-        me = threading.get_ident()
         with self._arrival:
             while (found := find()) is None and not self._gone:
-                if self._reader not in (None, me):
+                if self._reader is not None:
                     self._arrival.wait()
                     continue
-                outer, self._reader = self._reader, me
+                self._reader = threading.get_ident()
                 self._arrival.release()
                 try:
                     body = self._line.receive()
                 finally:
                     self._arrival.acquire()
-                    self._reader = outer
+                    self._reader = None
+                    self._arrival.notify_all()  # also when an exception ends it: another must read then
                 self._sort(body)
                 self._arrival.notify_all()
             return found
