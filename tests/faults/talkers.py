@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Protocol
 
 from dispatch import DataParallelDispatchCenter, Runner, Shard, remote
@@ -17,6 +19,7 @@ class Questions(Protocol):
     def get(self, number: int) -> int: ...
     def news(self) -> int: ...
     def cancelled(self) -> int: ...
+    def late(self, number: int) -> int: ...
 
 
 class Answers(DataParallelDispatchCenter[int, object]):
@@ -26,6 +29,12 @@ class Answers(DataParallelDispatchCenter[int, object]):
     async def get(self, number: int) -> int:
         """The number, later or sooner."""
         await asyncio.sleep(0.01 * (number % 3))
+        return number
+
+    @remote
+    async def late(self, number: int) -> int:
+        """The number, in a while."""
+        await asyncio.sleep(0.4)
         return number
 
     @remote
@@ -40,6 +49,36 @@ class Answers(DataParallelDispatchCenter[int, object]):
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         future.cancel()
         return await future
+
+
+class Impatient(Runner[Questions]):
+    """Waits for news until an alarm raises, beside a thread that is answered after that."""
+
+    def do_run(self, shard: Shard[int]) -> int:
+        """What the thread was told."""
+        told: list[int] = []
+        thread = threading.Thread(target=lambda: told.append(self.center.late(shard.payload)))
+        signal.signal(signal.SIGALRM, self.enough)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        thread.start()
+        with suppress(InterruptedError):
+            self.center.news()
+        thread.join()
+        return told[0]
+
+    def enough(self, *_: object) -> None:
+        """End what waits."""
+        raise InterruptedError
+
+
+class AsksInAHandler(Runner[Questions]):
+    """Asks in a signal handler, while it waits for an answer."""
+
+    def do_run(self, shard: Shard[int]) -> int:
+        """Never comes to a value."""
+        signal.signal(signal.SIGALRM, lambda *_: self.center.get(1))
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        return self.center.news()
 
 
 class Surrogates(Runner[None]):

@@ -15,9 +15,11 @@ from tests.faults.culprits import Culprit, Task
 from tests.faults.scene import Lateness, config, failed, run, uncharged
 from tests.faults.talkers import (
     Answers,
+    AsksInAHandler,
     Busy,
     Cancels,
     FromAThread,
+    Impatient,
     LongPoll,
     NoKey,
     NoNumber,
@@ -63,6 +65,21 @@ async def test_threads_of_one_shard_get_their_own_answers(isolation: str) -> Non
     with anyio.fail_after(PATIENCE):
         report = await Answers(Pool, [1, 2], config=config(1, isolation=isolation)).run()
     assert [outcome.unwrap() for outcome in report] == [list(range(8))] * 2
+
+
+async def test_a_question_that_is_given_up_holds_nobody_up() -> None:
+    """A thread still gets its answer when the one that read for it has left its question by an exception."""
+    with anyio.fail_after(PATIENCE):
+        report = await Answers(Impatient, [5, 6], config=config(1)).run()
+    assert [outcome.unwrap() for outcome in report] == [5, 6]
+
+
+@pytest.mark.parametrize("isolation", ["worker", "fork"])
+async def test_a_signal_handler_that_asks_within_a_question(isolation: str) -> None:
+    """It is refused, with the reason: what it would read, the wait below it could not see."""
+    with anyio.fail_after(PATIENCE):
+        report = await Answers(AsksInAHandler, [1], config=config(1, isolation=isolation)).run()
+    assert "a signal handler may not ask the centre" in failed(report, 0).fault.message
 
 
 async def test_progress_that_is_no_number_fails_its_shard_only() -> None:
