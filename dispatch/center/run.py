@@ -92,7 +92,7 @@ class SourceDoor(Generic[R]):
                 task and task.cancelling()
             ):
                 raise  # nothing of the source's
-            self.error = RuntimeError(f"the source of shards ended with {type(error).__name__}")
+            self.error = RuntimeError(f"the source of shards ended with {type(error).__name__}, no Exception")
             self.error.__cause__ = (
                 error  # not as it is: a CancelledError would say that the caller was cancelled
             )

@@ -56,7 +56,7 @@ class Session:
         self.books.on_ready = self.crew.feeder.feed
         self.books.on_settled = self._settled
         self.crew.on_ready = self._ready.set
-        self.crew.on_change = self._change
+        self.crew.on_change = self._changed.ring
         self.crew.on_hopeless = self._hopeless
 
     # Opening and closing.
@@ -86,7 +86,7 @@ class Session:
         self._ready.set()
         self._over.set()
         self.on_over()
-        self._change()
+        self._changed.ring()
 
     async def _run(self) -> None:
         engine = self.crew.engine
@@ -148,10 +148,7 @@ class Session:
 
     def _settled(self) -> None:
         if self.closing:
-            self._change()
-
-    def _change(self) -> None:
-        self._changed.ring()
+            self._changed.ring()
 
     def _hopeless(self, fault: Fault) -> None:
         """No worker is left, and none will come: what waits fails with the reason."""
@@ -159,7 +156,7 @@ class Session:
         self._halt_doors()
         self.books.fail_waiting(fault)
         self._ready.set()
-        self._change()
+        self._changed.ring()
 
     # What doors ask for.
 
@@ -218,7 +215,7 @@ class Session:
             self.books.cancel_waiting(key)
         self.crew.feeder.take_back_unstarted()
         self._insist = asyncio.get_running_loop().call_later(self.policy.grace, self._stop_all)
-        self._change()
+        self._changed.ring()
 
     def _stop_all(self) -> None:
         for key in list(self.books.doors):

@@ -44,7 +44,7 @@ from dispatch.worker.link import Link, answer_value
 from dispatch.worker.output import await_dump, read_tail
 from dispatch.worker.parcel import Parcel, unpack
 from dispatch.worker.runner import report_to
-from dispatch.worker.sync_lane import SyncLane
+from dispatch.worker.sync_lane import NO_QUESTION, SyncLane
 
 __all__ = ("ForkLane",)
 
@@ -273,8 +273,8 @@ class ForkLane(SyncLane):
 
         def ask(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             with asking:  # whichever thread asks
-                if asked:  # what a signal handler read, the wait below it could not see
-                    raise RuntimeError("a signal handler may not ask the centre while its thread asks it")
+                if asked:
+                    raise RuntimeError(NO_QUESTION)
                 question = self._calls.ask(method, args, kwargs)
                 asked.append(question.call)
                 try:

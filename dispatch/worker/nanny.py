@@ -74,9 +74,8 @@ class Nanny:
         self._cancel_grace = 0.0
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
             signal.signal(number, signal.SIG_IGN)
-        signal.signal(
-            signal.SIGCHLD, signal.SIG_DFL
-        )  # ignored by the host, it would collect the runner before us
+        # Ignored by the host, and so by us, it would collect the runner before we can.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         become_subreaper()
         wake_with_parent()
         os.environ.update({name: "1" for name in BLAS if name not in os.environ})

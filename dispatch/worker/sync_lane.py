@@ -32,12 +32,15 @@ from dispatch.worker.parcel import Parcel
 from dispatch.worker.runner import direct_call, report_to
 from dispatch.worker.slot import FENCE, RUN
 
-__all__ = ("FLUSH_AFTER", "PATIENCE", "SyncLane")
+__all__ = ("FLUSH_AFTER", "NO_QUESTION", "PATIENCE", "SyncLane")
 
 FLUSH_AFTER = 0.0015  # seconds that an outcome may wait for company
 FLUSH_BYTES = 256 * 1024
 PATIENCE = 0.025  # seconds after which the unstarted rest of a frame goes back: it was sized for much less
 PROGRESS_EVERY = 0.05  # seconds
+
+# What the handler read, the wait that it interrupted could not see.
+NO_QUESTION = "a signal handler may not ask the centre while its thread waits: set a flag, and ask in do_run"
 
 T = TypeVar("T")
 
@@ -233,10 +236,8 @@ class SyncLane:
 
     def ask(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Ask the centre and wait. Raises what its method raises; SystemExit if the centre is gone."""
-        if (
-            self._reader == threading.get_ident()
-        ):  # what a signal handler read, the wait below it could not see
-            raise RuntimeError("a signal handler may not ask the centre while its thread waits for a frame")
+        if self._reader == threading.get_ident():
+            raise RuntimeError(NO_QUESTION)
         with self._arrival:
             question = self._calls.ask(method, args, kwargs)
             self._questions[question.call] = None
@@ -270,7 +271,6 @@ class SyncLane:
                     self._reader = None
                     self._arrival.notify_all()  # also when an exception ends it: another must read then
                 self._sort(body)
-                self._arrival.notify_all()
             return found
 
     def _sort(self, body: bytes | bytearray | None) -> None:

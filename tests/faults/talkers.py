@@ -139,6 +139,15 @@ class FromAThread(Runner[None]):
         return shard.payload
 
 
+class LeavesAThread(Runner[None]):
+    """Leaves a thread of `asyncio.to_thread` behind, which its loop would wait for."""
+
+    async def do_run(self, shard: Shard[int]) -> int:
+        """Do not wait for it."""
+        self.left = asyncio.get_running_loop().run_in_executor(None, time.sleep, 600)
+        return shard.payload
+
+
 class NoKey(Runner[None]):
     """Cannot be made ready, and finds out in an async `setup`."""
 

@@ -20,6 +20,7 @@ from tests.faults.talkers import (
     Cancels,
     FromAThread,
     Impatient,
+    LeavesAThread,
     LongPoll,
     NoKey,
     NoNumber,
@@ -104,6 +105,13 @@ async def test_progress_from_a_thread_of_an_async_runner() -> None:
     assert report.counts == {"done": 20}
     assert {shard_id: steps[-1] for shard_id, steps in told.items()} == {str(n): 100.0 for n in range(20)}
     assert all(steps == sorted(steps) for steps in told.values())
+
+
+async def test_a_thread_that_is_left_behind_does_not_hold_up_the_end() -> None:
+    """A centre closes long before its grace is over, whatever threads an async runner has left in its worker."""
+    with anyio.fail_after(PATIENCE):
+        report = await DataParallelDispatchCenter(LeavesAThread, [1], config=config(1, grace=600.0)).run()
+    assert report.counts == {"done": 1}
 
 
 async def test_what_an_async_setup_raises_is_told() -> None:
