@@ -172,8 +172,10 @@ async def left(how: str, center: Any) -> float:
 @pytest.mark.parametrize("how", ["exception", "stream", "scope"])
 async def test_leaving_takes_less_than_half_a_second(how: str) -> None:
     """Although a shard spins for ever, and a stream has thousands read ahead (the best of three: machines are busy)."""
-    before, files = descendants(), open_files()
-    seconds = [await left(how, DataParallelDispatchCenter(hang, config=ONE)) for _ in range(3)]
+    center = DataParallelDispatchCenter(hang, config=ONE)
+    seconds = [await left(how, center)]
+    before, files = descendants(), open_files()  # counted now: with its first pipe libuv takes a spare descriptor
+    seconds += [await left(how, center) for _ in range(2)]
     assert min(seconds) < 0.5
     assert descendants() <= before
     with anyio.fail_after(1):  # a loop may take some turns to let go of a socket

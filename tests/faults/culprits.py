@@ -78,6 +78,11 @@ def stops_itself(_task: Task) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+def stops_at_the_end(_task: Task) -> None:
+    """The process that this shard runs in, if it is a fork, stops where it would exit."""
+    os._exit = lambda _code: os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def overflows_the_stack(_task: Task) -> None:
     """Recurse in C, on a stack that may grow no further than 64 KiB beyond what it has."""
     used = int(re.search(r"\nVmStk:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024

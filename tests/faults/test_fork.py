@@ -95,6 +95,11 @@ async def test_a_fork_that_never_returns(act: Any, lateness: Lateness) -> None:
     assert 0.4 <= outcome.attempts[-1].seconds < 0.6 + lateness.slack
 
 
+async def test_a_fork_that_stops_after_its_answer() -> None:
+    """A fork that is stopped where it should end has answered: Done, it is killed, and the worker serves on."""
+    uncharged(await matrix(culprits.stops_at_the_end))
+
+
 async def test_a_fork_that_swallows_memory() -> None:
     """`memory_limit` is each shard's: what one takes beyond the warm process ends it, and not the worker."""
     outcome = failed(await matrix(culprits.swallows_memory, memory_limit=128 << 20), GUILTY)
