@@ -174,7 +174,7 @@ async def test_leaving_takes_less_than_half_a_second(how: str) -> None:
     """Although a shard spins for ever, and a stream has thousands read ahead (the best of three: machines are busy)."""
     center = DataParallelDispatchCenter(hang, config=ONE)
     seconds = [await left(how, center)]
-    before, files = descendants(), open_files()  # counted now: with its first pipe libuv takes a spare descriptor
+    before, files = descendants(), open_files()  # libuv takes a spare one with its first pipe: that is past
     seconds += [await left(how, center) for _ in range(2)]
     assert min(seconds) < 0.5
     assert descendants() <= before
