@@ -18,8 +18,7 @@ from dispatch.terms.errors import CenterClosed, CenterOpen, ConfigError, RunnerE
 from dispatch.terms.outcome import Outcome
 from dispatch.terms.report import Report
 from dispatch.terms.shard import Shard, Shards
-from dispatch.wire.calls import remote_names
-from dispatch.worker.runner import Target, describe, reference
+from dispatch.worker.runner import Target
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar
 
+    from dispatch.center.starting import Starting
     from dispatch.center.typed import Async, AsyncSharing, Caller, Opened, Sharing, Sync
     from dispatch.engines.base import Engine
     from dispatch.terms.event import Event, Snapshot
@@ -115,7 +115,7 @@ class DispatchCenter(ABC, Generic[P, R]):
         self._opening: Opened | None = None
         self._closing: Opened | None = None  # the last that was asked to close
         self._lent: Opened | None = None  # the last that was opened for one run or stream
-        self._is_opening = False
+        self._starting: Starting | None = None  # the opening that is under way
 
     # What a subclass declares.
 
@@ -155,10 +155,11 @@ class DispatchCenter(ABC, Generic[P, R]):
     @classmethod
     def shared_type(cls) -> Any:
         """The type that workers decode the shared param into."""
-        return cls._hints_of("get_shared_param").get("return", Any)
+        return cls.hints_of("get_shared_param").get("return", Any)
 
     @classmethod
-    def _hints_of(cls, method: str) -> dict[str, Any]:
+    def hints_of(cls, method: str) -> dict[str, Any]:
+        """The annotations of one of its methods. Raises RunnerError if they cannot be resolved."""
         try:
             return get_type_hints(getattr(cls, method), include_extras=True)
         except NameError as error:
@@ -248,7 +249,8 @@ class DispatchCenter(ABC, Generic[P, R]):
     ) -> AsyncGenerator[AsyncIterator[Outcome[R]]]:
         """Outcomes as they come, or in input order; opens and closes the centre if it is not open.
 
-        A slow consumer stops the reading of shards. Leaving early stops what was read. Errors as in `run`.
+        A slow consumer stops the reading of shards. Leaving early stops what was read. Errors as in `run`. Its report,
+        which `post_process` gets, has all counts and the first 1,000 outcomes that are not Done.
         """
         async with self._opened() as opening, opening.stream(shards, ordered=ordered) as outcomes:
             yield outcomes
@@ -257,8 +259,8 @@ class DispatchCenter(ABC, Generic[P, R]):
         """The value for one payload, on an open centre. `timeout` bounds one attempt's run time (seconds).
 
         Raises what the runner raised, or ShardTimeout, WorkerDied, OutOfMemory, Undeliverable, StartupFailed;
-        CenterClosed if the centre is not open; QueueFull if `nowait` and `max_pending` shards wait. Cancelling
-        withdraws the shard, or stops it where it runs.
+        CenterClosed if the centre is not open; QueueFull if `nowait` and `max_pending` shards wait; ConfigError if a
+        Shard makes no sense. Cancelling withdraws the shard, or stops it where it runs.
         """
         outcome: Outcome[R] = await self._calls("submit").submit(payload, timeout=timeout, nowait=nowait)
         return outcome.unwrap()
@@ -266,7 +268,7 @@ class DispatchCenter(ABC, Generic[P, R]):
     async def submit_outcome(
         self, payload: P | Shard[P], *, timeout: float | None = None, nowait: bool = False
     ) -> Outcome[R]:
-        """The same as `submit`, as an outcome: raises only CenterClosed and QueueFull."""
+        """The same as `submit`, as an outcome: raises only CenterClosed, QueueFull and ConfigError (a wrong Shard)."""
         outcome: Outcome[R] = await self._calls("submit_outcome").submit(
             payload, timeout=timeout, nowait=nowait
         )
@@ -279,27 +281,32 @@ class DispatchCenter(ABC, Generic[P, R]):
         """Start the workers; they stay warm until `aclose`. Returns when the first is ready.
 
         Raises StartupFailed if none can be, ConfigError or RunnerError if the declarations are wrong, CenterOpen if
-        the centre is open already.
+        the centre is open already, CenterClosed if somebody closes it meanwhile.
         """
-        if self._opening is not None or self._is_opening:
+        if self._opening is not None or self._starting is not None:
             raise CenterOpen
         await self._open()
 
     async def _open(self, *, for_a_run: bool = False) -> Opened:
-        from dispatch.center.boot import boot
+        from dispatch.center.boot import boot, need_asyncio
+        from dispatch.center.starting import Starting
 
-        self._is_opening = True
+        need_asyncio()
+        self._starting = Starting()
         try:
-            self._opening = await boot(self, for_a_run=for_a_run)
-            return self._opening
+            opening = await self._starting.through(boot(self, for_a_run=for_a_run))
+            self._opening = opening
+            return opening
         finally:
-            self._is_opening = False
+            self._starting = None
 
     async def aclose(self, grace: float | None = None) -> None:
         """Finish what was accepted, let the workers tear down, leave nothing behind. Closing twice is once.
 
-        After `grace` seconds what remains is stopped. Cancelling stops at once.
+        After `grace` seconds what remains is stopped. Cancelling stops at once. Ends an `open` that is under way.
         """
+        if self._starting is not None:
+            await self._starting.give_up()
         await self._close(self._opening, grace=grace)
 
     async def _close(self, opening: Opened | None, *, now: bool = False, grace: float | None = None) -> None:
@@ -332,17 +339,19 @@ class DispatchCenter(ABC, Generic[P, R]):
         return report
 
     def drain(self) -> None:
-        """Start no new shard: what waits is Cancelled, what runs goes on. Raises CenterClosed if not open."""
+        """Start no new shard: what waits is Cancelled, and after `policy.grace` what still runs.
+
+        Raises CenterClosed if the centre is not open.
+        """
         self._need_open("drain").session.drain()
 
     def snapshot(self) -> Snapshot:
         """Counts, rates, and what each worker does now. Raises CenterClosed if not open."""
         return self._need_open("snapshot").session.snapshot()
 
-    async def events(self) -> AsyncIterator[Event]:
-        """What happens, from now on, until the centre closes. Raises CenterClosed if not open."""
-        async for event in self._need_open("events").events():
-            yield event
+    def events(self) -> AsyncIterator[Event]:
+        """What happens, from this call on, until the centre closes. Raises CenterClosed if not open."""
+        return self._need_open("events").events()
 
     def _need_open(self, door: str) -> Opened:
         if self._opening is None:
@@ -354,7 +363,7 @@ class DispatchCenter(ABC, Generic[P, R]):
         """The opening that somebody keeps open, else one of our own: another run's closes when that run ends."""
         if self._opening is not None and self._opening is not self._lent:
             yield self._opening
-        elif self._opening is not None or self._is_opening:
+        elif self._opening is not None or self._starting is not None:
             from dispatch.center.boot import own
 
             async with own(self) as opening:
@@ -372,29 +381,8 @@ class DispatchCenter(ABC, Generic[P, R]):
 
     def check(self) -> list[Target]:
         """The targets of the workers to start. Raises ConfigError or RunnerError for what could never work."""
-        found = self.init_runners()
-        if not isinstance(found, Sequence) or not found:
-            cure = "it must return the runner classes to start, one for each worker"
-            raise ConfigError(f"{type(self).__name__}.init_runners()", found, cure)
-        if self.needs_import and self.config.policy.isolation == "fork" and sys.platform != "linux":
-            raise ConfigError("policy.isolation", "fork", "it needs Linux")
-        targets = list(found)
-        offered = remote_names(type(self))
-        for method in ("get_shared_param", *offered):
-            self._hints_of(method)
-        for target in targets:
-            described = describe(target)
-            if self.needs_import:
-                reference(target)
-            if missing := described.questions.keys() - offered:
-                problem = f"it asks its centre for {', '.join(sorted(missing))}"
-                has = ", ".join(sorted(offered)) or "none"
-                cure = f"{type(self).__name__} has no such @remote method; it has: {has}"
-                raise RunnerError(described.name, problem, cure)
-            if self.config.policy.isolation == "fork" and described.concurrency > 1:
-                raise RunnerError(
-                    described.name, 'isolation="fork" with concurrency > 1', "choose one of the two"
-                )
-        return targets
+        from dispatch.center.declared import checked
+
+        return checked(self)
 
     needs_import = True  # whether workers import runner and centre; not if they live in this process

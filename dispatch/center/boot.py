@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dispatch.center.base import DispatchCenter
     from dispatch.center.opening import Opening
 
-__all__ = ("boot", "own")
+__all__ = ("boot", "need_asyncio", "own")
 
 
 async def boot(center: DispatchCenter[Any, Any], *, for_a_run: bool = False) -> Opening:
@@ -28,10 +28,6 @@ async def boot(center: DispatchCenter[Any, Any], *, for_a_run: bool = False) -> 
     if sys.orig_argv[-2:] == ["-m", "anyio.to_process"]:
         raise UnguardedMain
     targets, config = center.check(), center.config
-    if not _on_asyncio():
-        raise ConfigError(
-            "event loop", None, "dispatch runs on asyncio's loops, uvloop's included, and on no other"
-        )
     engine, begun = None, False
     try:
         if not (for_a_run and config.work_dir):  # who may not write there starts no workers
@@ -64,9 +60,10 @@ async def own(center: DispatchCenter[Any, Any]) -> AsyncGenerator[Opening]:
     await opening.close()
 
 
-def _on_asyncio() -> bool:
+def need_asyncio() -> None:
+    """Raise ConfigError if asyncio runs no loop here."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        cure = "dispatch runs on asyncio's loops, uvloop's included, and on no other"
+        raise ConfigError("event loop", None, cure) from None

@@ -17,17 +17,20 @@ from dispatch.center.base import P, R
 from dispatch.center.concrete import Concrete
 from dispatch.terms.errors import CenterClosed
 from dispatch.terms.outcome import Cancelled, Outcome
-from dispatch.terms.report import Plan, PlannedShard, Report
+from dispatch.terms.report import Counts, Plan, PlannedShard, Report
 from dispatch.terms.shard import Entry, Origin, Shard, Shards, is_shard
 from dispatch.wire.codec import Codec, NotDeliverable
 from dispatch.wire.shared import publish
 from dispatch.worker.runner import describe
 
 if TYPE_CHECKING:
-    from dispatch.center.submit import CallDoor
+    from dispatch.center.typed import Opened
     from dispatch.engines.base import Engine
 
 __all__ = ("DummyDispatchCenter",)
+
+NO_WORKERS = "needs workers, and a dummy centre, which executes nothing, has none"
+BUNCH = 256  # shards seen before the event loop gets a turn
 
 
 class DummyDispatchCenter(Concrete[P, R]):
@@ -38,7 +41,7 @@ class DummyDispatchCenter(Concrete[P, R]):
 
     def make_engine(self) -> Engine:
         """None: a dummy centre starts no worker."""
-        raise CenterClosed("a dummy centre's engine")
+        raise CenterClosed("make_engine", NO_WORKERS)
 
     def _workers(self) -> int:
         from dispatch.center.data_parallel import usable_cpus
@@ -55,8 +58,8 @@ class DummyDispatchCenter(Concrete[P, R]):
     async def __aexit__(self, *_: object) -> None:
         """Nothing was started."""
 
-    def _calls(self, door: str) -> CallDoor:
-        raise CenterClosed(f"{door} on a dummy centre, which executes nothing,")
+    def _need_open(self, door: str) -> Opened:
+        raise CenterClosed(door, NO_WORKERS)
 
     async def run(
         self,
@@ -66,6 +69,8 @@ class DummyDispatchCenter(Concrete[P, R]):
         handle_signals: bool = False,
     ) -> Report[R]:
         """Encode every shard; the report's outcomes are Cancelled, and its `plan` is filled."""
+        from asyncio import sleep  # workers import this module too, and need no event loop
+
         began = monotonic()
         targets = self.check()
         told = [describe(target) for target in targets]
@@ -82,12 +87,14 @@ class DummyDispatchCenter(Concrete[P, R]):
             async for payload in source:
                 planner.see(payload)
         else:
-            for payload in source:
+            for number, payload in enumerate(source, 1):
                 planner.see(payload)
+                if not number % BUNCH:
+                    await sleep(0)
         cancelled = len(planner.outcomes)
         report: Report[R] = Report(
             outcomes=planner.outcomes if collect else [],
-            counts={"cancelled": cancelled} if cancelled else {},
+            counts=Counts(cancelled=cancelled) if cancelled else Counts(),
             total=cancelled,
             total_known=True,
             seconds=monotonic() - began,

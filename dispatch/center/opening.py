@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import sys
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -22,13 +23,15 @@ from dispatch.center.submit import CallDoor
 from dispatch.engines.base import Engine, Start
 from dispatch.record.bus import Bus
 from dispatch.terms.errors import JournalError, RunnerError
-from dispatch.terms.event import Closed, Event
+from dispatch.terms.event import Event
 from dispatch.terms.report import Report
 from dispatch.wire.calls import CallTable
 from dispatch.wire.codec import Codec
 from dispatch.wire.shared import SharedFile, fingerprint, publish
 from dispatch.worker.runner import Target, describe, reference
 from dispatch.worker.spec import Lease
+
+_log = logging.getLogger("dispatch")
 
 if TYPE_CHECKING:
     from dispatch.center.base import DispatchCenter
@@ -176,12 +179,13 @@ class Opening:
         doors: list[Any] | None = None,
     ) -> Report[Any]:
         """One run on this opening. Its door is put into `doors`, for who wants a report although it was cancelled."""
+        source = self._source(shards)
         door: RunDoor[Any] = RunDoor(
             self.session, next(self._keys), self._codecs, config=self._center.config, collect=collect
         )
         if doors is not None:
             doors.append(door)
-        async with self._through(door, shards):
+        async with self._through(door, source):
             await door.finished()
         if door.error is not None:
             raise door.error
@@ -192,18 +196,24 @@ class Opening:
         self, shards: Iterable[Any] | AsyncIterable[Any] | None, *, ordered: bool
     ) -> AsyncGenerator[Outcomes[Any]]:
         """One stream on this opening."""
+        source = self._source(shards)
         door: StreamDoor[Any] = StreamDoor(
             self.session, next(self._keys), self._codecs, config=self._center.config, ordered=ordered
         )
-        async with self._through(door, shards):
+        async with self._through(door, source):
             yield Outcomes(door)
+
+    def _source(
+        self, shards: Iterable[Any] | AsyncIterable[Any] | None
+    ) -> Iterable[Any] | AsyncIterable[Any]:
+        """Asked for before there is a door: an `iter_shards` that raises leaves none behind."""
+        return self._center.iter_shards() if shards is None else shards
 
     @asynccontextmanager
     async def _through(
-        self, door: SourceDoor[Any], shards: Iterable[Any] | AsyncIterable[Any] | None
+        self, door: SourceDoor[Any], source: Iterable[Any] | AsyncIterable[Any]
     ) -> AsyncGenerator[None]:
         """Read the source while inside; on leaving stop what is not done, and tell the centre what became of it."""
-        source = self._center.iter_shards() if shards is None else shards
         await self._record(door)
         failed = True
         try:
@@ -218,10 +228,19 @@ class Opening:
                     else:
                         await door.stopped(STOPPED_WITHIN)
         finally:
-            # Only a caller that is on its way out cannot wait for ever.
-            patience = self._center.config.policy.grace + STOPPED_WITHIN if failed else None
-            with anyio.move_on_after(patience, shield=failed):
+            if failed:
+                await self._last_words(door)
+            else:
                 await self._center.post_process(door.report())
+
+    async def _last_words(self, door: SourceDoor[Any]) -> None:
+        """`post_process` for a caller that is on its way out: not for ever, and what it raises is logged."""
+        patience = self._center.config.policy.grace + STOPPED_WITHIN
+        with anyio.move_on_after(patience, shield=True):
+            try:
+                await self._center.post_process(door.report())
+            except Exception:  # noqa: BLE001  (the reason for leaving goes before)
+                _log.exception("post_process failed after a run that did")
 
     async def _record(self, door: SourceDoor[Any]) -> None:
         """Let the journal have what goes through a door, if there is a work_dir."""
@@ -235,12 +254,9 @@ class Opening:
         if door.recorder is not None:
             door.recorder.begin(self.session, door)
 
-    async def events(self) -> AsyncIterator[Event]:
-        """Events until the centre closes."""
-        async for event in self.bus.events():
-            yield event
-            if isinstance(event, Closed):
-                return
+    def events(self) -> AsyncIterator[Event]:
+        """See `Bus.events`."""
+        return self.bus.events()
 
 
 @asynccontextmanager

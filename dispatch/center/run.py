@@ -21,7 +21,7 @@ from dispatch.center.session import Session
 from dispatch.terms.config import DispatchConfig
 from dispatch.terms.errors import StartupFailed
 from dispatch.terms.outcome import Done, Failed
-from dispatch.terms.report import Report, WorkerFigures
+from dispatch.terms.report import Counts, Report, WorkerFigures
 from dispatch.terms.shard import Batch, Entry
 from dispatch.wire.codec import Codec
 
@@ -356,7 +356,7 @@ class SourceDoor(Generic[R]):
         )
         return Report(
             outcomes=self._kept,
-            counts=dict(self.counts),
+            counts=Counts(self.counts),
             total=self.intake.read,
             total_known=self.exhausted,
             reused=self.reused,

@@ -64,7 +64,7 @@ class Session:
     async def open(self) -> None:
         """Start the workers; return when the first is ready.
 
-        Raises StartupFailed if none can be. Cancelling closes again.
+        Raises StartupFailed if none can be, what the engine raised if it broke. Cancelling closes again.
         """
         self._task = asyncio.create_task(self._run(), name="dispatch-session")
         self._task.add_done_callback(self._never_began)
@@ -73,9 +73,15 @@ class Session:
         except BaseException:
             await self.close(now=True)
             raise
+        self._raise_what_broke()
         if self.startup_fault is not None and not any(seat.was_ready for seat in self.crew.seats.values()):
             await self.close(now=True)
             Failed(fault=self.startup_fault).unwrap()
+
+    def _raise_what_broke(self) -> None:
+        """An engine of somebody's own may raise anything: that must not look like an end."""
+        if self._task is not None and self._task.done() and not self._task.cancelled():
+            self._task.result()
 
     def _never_began(self, _task: asyncio.Task[None]) -> None:
         """The loop is about to close, and cancelled the task before its first step."""
@@ -133,6 +139,7 @@ class Session:
             self._stop.set()
             with CancelScope(shield=True):
                 await self._over.wait()
+        self._raise_what_broke()
 
     async def _farewell(self, within: float) -> None:
         """Let every worker that holds nothing tear down; the others are killed by what follows."""

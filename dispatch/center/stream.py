@@ -13,6 +13,9 @@ from dispatch.terms.outcome import Cancelled, Done, Failed
 __all__ = ("Outcomes", "StreamDoor")
 
 
+KEPT = 1000  # outcomes that are not Done, for the report that `post_process` gets
+
+
 class StreamDoor(SourceDoor[R]):
     """Hands outcomes to a consumer, as they come or in input order."""
 
@@ -26,7 +29,7 @@ class StreamDoor(SourceDoor[R]):
 
     def keep(self, outcomes: list[Any], size: int) -> None:
         if not isinstance(outcomes[0], Done):
-            self._kept.extend(outcomes)
+            self._kept.extend(outcomes[: KEPT - len(self._kept)])  # not all: a stream may never end
         if self._ordered:
             outcomes = self._in_order(outcomes)
         self._waiting_bytes += size

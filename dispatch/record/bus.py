@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 
 import anyio
 
-from dispatch.terms.event import Event
+from dispatch.terms.event import Closed, Event
 
 __all__ = ("Bus", "Listener")
 
@@ -47,8 +47,8 @@ class Bus:
         with suppress(ValueError):
             self._listeners.remove(listener)
 
-    async def events(self) -> AsyncIterator[Event]:
-        """Events from now on. A reader that is more than BACKLOG behind loses the oldest."""
+    def events(self) -> AsyncGenerator[Event]:
+        """Events from this call on, to `Closed`. A reader that is more than BACKLOG behind loses the oldest."""
         waiting: deque[Event] = deque(maxlen=BACKLOG)
         arrived = anyio.Event()
 
@@ -56,12 +56,18 @@ class Bus:
             waiting.append(event)
             arrived.set()
 
+        async def heard() -> AsyncGenerator[Event]:
+            nonlocal arrived
+            try:
+                while True:
+                    await arrived.wait()
+                    arrived = anyio.Event()
+                    while waiting:
+                        yield (event := waiting.popleft())
+                        if isinstance(event, Closed):
+                            return
+            finally:
+                self.leave(hear)
+
         self.join(hear)
-        try:
-            while True:
-                await arrived.wait()
-                arrived = anyio.Event()
-                while waiting:
-                    yield waiting.popleft()
-        finally:
-            self.leave(hear)
+        return heard()

@@ -129,13 +129,31 @@ class DispatchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         is no TOML or JSON.
         """
         try:
-            if isinstance(source, Mapping):
-                return msgspec.convert(source, cls)
-            if format == "json":
-                return msgspec.json.decode(source, type=cls)
-            import tomllib
-
-            text = source.decode() if isinstance(source, bytes) else source
-            return msgspec.convert(tomllib.loads(text), cls)
+            fields = source if isinstance(source, Mapping) else _parsed(source, format)
         except (msgspec.DecodeError, ValueError) as error:  # tomllib's is a ValueError
             raise ConfigError("config", "not valid", str(error)) from None
+        try:
+            return msgspec.convert(fields, cls)
+        except msgspec.ValidationError as error:
+            raise _named(error, fields) from None
+
+
+def _parsed(source: str | bytes, format: Literal["toml", "json"]) -> Any:
+    if format == "json":
+        return msgspec.json.decode(source)
+    import tomllib
+
+    return tomllib.loads(source.decode() if isinstance(source, bytes) else source)
+
+
+def _named(error: msgspec.ValidationError, fields: Any) -> ConfigError:
+    """The error by its field's name: msgspec says it as "... - at `$.policy.timeout`"."""
+    if isinstance(error.__cause__, ConfigError):  # one of ours, from a __post_init__
+        return error.__cause__
+    told, _, place = str(error).replace("[...]", "").partition(" - at `$.")
+    unknown = told.partition("unknown field `")[2]
+    names = [name.strip("`") for name in (*place.split("."), unknown) if name]
+    got: Any = fields
+    for name in names:
+        got = got[name.partition("[")[0]]
+    return ConfigError(".".join(names) or "config", got, told)

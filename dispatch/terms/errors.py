@@ -95,12 +95,14 @@ class DuplicateShard(ConfigError):
 class CenterClosed(DispatchError, RuntimeError):
     """The centre is not open, or is closing."""
 
-    def __init__(self, door: str) -> None:
-        self.door = door
-        super().__init__(door)
+    def __init__(
+        self, door: str, why: str = "needs an open centre; use 'async with center:' or 'await center.open()'"
+    ) -> None:
+        self.door, self.why = door, why
+        super().__init__(door, why)
 
     def __str__(self) -> str:
-        return f"{self.door} needs an open centre; use 'async with center:' or 'await center.open()'"
+        return f"{self.door} {self.why}"
 
 
 class CenterOpen(DispatchError, RuntimeError):

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from dispatch.terms.outcome import Cancelled, Done, Failed, Fault
+from dispatch.terms.outcome import Fault
 
 __all__ = (
     "Closed",
@@ -97,7 +97,6 @@ class Closed(_Event, frozen=True):
 Event: TypeAlias = (
     Opened | WorkerReady | WorkerEnded | Settled | Retrying | Progressed | Printed | Draining | Closed
 )
-AnyOutcome: TypeAlias = Done[Any] | Failed | Cancelled
 
 
 class WorkerState(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from dispatch.terms.outcome import Cancelled, Done, Failed
 
@@ -53,16 +53,24 @@ class Plan(Struct, frozen=True, kw_only=True):
         return [shard for shard in self.shards if shard.problem]
 
 
+class Counts(dict[str, int]):
+    """A dict that has 0 for what there was none of."""
+
+    def __missing__(self, name: str) -> int:
+        return 0
+
+
 class Report(Struct, Generic[R], kw_only=True, eq=False):
     """What became of a run. `outcomes` are in input order; with `collect=False` only those not Done are kept.
 
+    `counts` is by kind and by cause ("done", "failed", "timed_out" …), 0 for what there was none of.
     `total_known` says whether the source of shards ended; `reused` of the shards were not run, because the journal
     had their outcomes; `coverage` is done / total, failures included in the total; `unfinished` holds the ids of all
     known shards that are not Done.
     """
 
     outcomes: list[Done[R] | Failed | Cancelled] = []
-    counts: dict[str, int] = {}
+    counts: dict[str, int] = field(default_factory=Counts)
     total: int = 0
     total_known: bool = False
     reused: int = 0

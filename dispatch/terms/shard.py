@@ -50,6 +50,10 @@ class Shard(Struct, Generic[P], eq=False):
     _offset: int = 0
     _rng: Any = None
 
+    def __init_subclass__(cls) -> None:
+        """Refused: what a subclass adds would not reach the runner."""
+        raise TypeError(f"{cls.__qualname__}: a Shard cannot be subclassed; put what it has into the payload")
+
     @property
     def rng(self) -> random.Random:
         """Random numbers of this shard: from the run's seed and its supplied id, else its content."""

@@ -97,7 +97,7 @@ class CallTable:
 def _arguments(method: Callable[..., Any], call: Call) -> tuple[list[Any], dict[str, Any]]:
     args: list[Any] = msgspec.msgpack.decode(call.args)
     kwargs: dict[str, Any] = msgspec.msgpack.decode(call.kwargs)
-    hints = get_type_hints(method)
+    hints = get_type_hints(method, include_extras=True)
     bound = inspect.signature(method).bind(*args, **kwargs)
     for name, value in bound.arguments.items():
         if name in hints and method_takes(method, name):

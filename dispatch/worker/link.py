@@ -32,5 +32,5 @@ class Link:
 def answer_value(answer: Answer, kind: Any) -> Any:
     """What a centre's method returned, in the type that the runner's Protocol says; raises what it raised."""
     if answer.fault is not None:
-        raise Failed(fault=answer.fault).error()
+        Failed(fault=answer.fault).unwrap()
     return decoder_for(kind).decode(answer.value)

@@ -55,7 +55,10 @@ class Runner(ABC, Generic[C]):
     _report: Callable[[float, float | None], None] | None = None
 
     def setup(self) -> Any:
-        """Once per worker, before its first shard. May be `async def`. What it raises ends the run."""
+        """Once per worker, before its first shard. May be `async def`.
+
+        If it raises, its worker is given up, with a log; the run ends with StartupFailed if none is left.
+        """
 
     @abstractmethod
     def do_run(self, shard: Shard[Any]) -> Any:
@@ -199,16 +202,29 @@ def _known(hint: Any) -> Any:
 
 def _questions(runner: type[Runner[Any]]) -> dict[str, Any]:
     """The names that the runner's Protocol declares, with the annotated type of each answer."""
-    for base in getattr(runner, "__orig_bases__", ()):
-        asked = get_args(base)[0] if get_origin(base) is Runner else None
-        if inspect.isclass(asked):
-            return {
-                name: _known(_hints(method, f"{runner.__qualname__}'s {name}").get("return", Any))
-                for protocol in reversed(asked.__mro__)  # a Protocol may extend others
-                for name, method in vars(protocol).items()
-                if inspect.isfunction(method) and not name.startswith("_")
-            }
-    return {}
+    asked = _asked(runner)
+    if not inspect.isclass(asked):
+        return {}
+    return {
+        name: _known(_hints(method, f"{runner.__qualname__}'s {name}").get("return", Any))
+        for protocol in reversed(asked.__mro__)  # a Protocol may extend others
+        for name, method in vars(protocol).items()
+        if inspect.isfunction(method) and not name.startswith("_")
+    }
+
+
+def _asked(kind: Any, given: tuple[Any, ...] = ()) -> Any:
+    """The Protocol in `Runner[Protocol]`, also where a generic class stands between; None if there is none."""
+    if kind is Runner:
+        return given[0] if given else None
+    meant = dict(zip(getattr(kind, "__parameters__", ()), given, strict=False))
+    for base in getattr(kind, "__orig_bases__", kind.__bases__):
+        origin = get_origin(base) or base
+        if inspect.isclass(origin) and issubclass(origin, Runner):
+            found = _asked(origin, tuple(meant.get(each, each) for each in get_args(base)))
+            if found is not None:
+                return found
+    return None
 
 
 class _FunctionRunner(Runner[Any]):

@@ -12,6 +12,7 @@ from dispatch import (
     ConfigError,
     DataParallelDispatchCenter,
     DispatchConfig,
+    LocalDispatchCenter,
     Runner,
     RunnerError,
     Shard,
@@ -181,6 +182,40 @@ async def test_init_runners_must_return_runners(found: Any) -> None:
         ConfigError, match=r"Nothing.init_runners\(\) is .*: it must return the runner classes"
     ):
         await Nothing(found).run()
+
+
+class InProcess(LocalDispatchCenter[str, str]):
+    """Several runners in this process."""
+
+    def __init__(self, runner: Any, others: list[Any]) -> None:
+        super().__init__(runner)
+        self._others = others
+
+    def init_runners(self) -> list[Any]:
+        """All of them."""
+        return [self.runner, *self._others]
+
+
+def namesake() -> type[Runner]:
+    """A runner that shares its name with the module's Upper."""
+    return type("Upper", (Upper,), {"__module__": "tests.center.elsewhere"})
+
+
+@pytest.mark.asyncio
+async def test_two_runners_of_one_name_are_refused() -> None:
+    """Shards, codecs and the record know a runner by its name, so each class must have its own."""
+    other = namesake()
+    with pytest.raises(RunnerError, match="runner Upper: two runners of this centre have this name"):
+        InProcess(runner=Upper, others=[other]).check()
+    assert InProcess(runner=Upper, others=[Upper]).check() == [Upper, Upper]
+
+
+def test_a_shard_cannot_be_subclassed() -> None:
+    """What it had beside its fields would not reach the runner: so it is refused where it is written."""
+    with pytest.raises(
+        TypeError, match="Graded: a Shard cannot be subclassed; put what it has into the payload"
+    ):
+        type("Graded", (Shard,), {})
 
 
 class HiddenParam(DataParallelDispatchCenter[int, int]):

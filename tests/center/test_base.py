@@ -221,19 +221,18 @@ async def test_leaving_by_an_exception_stops_at_once(gate: Gate) -> None:
 
 @on_both_loops
 async def test_events_tell_what_happens(gate: Gate) -> None:
-    """From the first event after one listens to Closed: retries, settlements, the worker's coming and going."""
+    """From the call of `events` to Closed: retries, settlements, the worker's coming and going."""
     told: list[Any] = []
     center = DataParallelDispatchCenter(Actor, config=ONE)
     with pytest.raises(CenterClosed):
-        await anext(center.events())
+        center.events()
 
-    async def listen() -> None:
-        async for event in center.events():
+    async def listen(events: AsyncIterator[Any]) -> None:
+        async for event in events:
             told.append(event)  # noqa: PERF401  (one by one: the last one ends it)
 
     async with center:
-        listening = asyncio.create_task(listen())
-        await asyncio.sleep(0)
+        listening = asyncio.create_task(listen(center.events()))
         await center.submit(Job("progress", 7))
         await center.submit(Job("print", "hello"))
         await center.submit_outcome(Job("raise", "no"))

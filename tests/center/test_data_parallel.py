@@ -1,6 +1,7 @@
 """Workers in processes: how many, with what environment, and apart from what the host does with processes."""
 
 import asyncio
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,19 @@ def test_usable_cpus_are_bounded_by_the_cgroup(
         data_parallel, "open", lambda name: real(path if name.endswith("cpu.max") else name), raising=False
     )
     assert usable_cpus() == cpus
+
+
+def test_a_quota_above_this_process_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service's quota stands in a cgroup above the process's own; the least of all counts."""
+    files = {
+        "/proc/self/cgroup": "12:cpu:/elsewhere\n0::/system.slice/app.service\n",
+        "/sys/fs/cgroup/cpu.max": "max 100000",
+        "/sys/fs/cgroup/system.slice/cpu.max": "300000 100000",
+        "/sys/fs/cgroup/system.slice/app.service/cpu.max": "500000 100000",
+    }
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(data_parallel, "open", lambda name: io.StringIO(files[name]), raising=False)
+    assert usable_cpus() == 3
 
 
 def test_usable_cpus_of_this_process() -> None:

@@ -13,9 +13,11 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 
 from dispatch import (
     Cancelled,
+    CenterClosed,
     DispatchConfig,
     Done,
     JournalError,
@@ -24,6 +26,8 @@ from dispatch import (
     Retry,
     Retrying,
 )
+from dispatch.engines.base import Host
+from dispatch.engines.inline import InlineEngine
 from dispatch.record.writer import Writer
 from tests.center.facts import Gate, on_one_loop, until
 from tests.center.runners import Actor, Job, double
@@ -47,6 +51,79 @@ async def endless_async() -> AsyncIterator[int]:
     while True:
         yield number
         number += 1
+
+
+class Slow(LocalDispatchCenter[int, int]):
+    """Takes its time to open."""
+
+    runner = double
+
+    async def get_shared_param(self) -> None:
+        """Wait for ever."""
+        await anyio.sleep_forever()
+
+
+@on_one_loop
+async def test_closing_ends_an_opening_that_is_under_way() -> None:
+    """A host that shuts down while a centre opens gets rid of it; who opened it is told, and may open it again."""
+    center = Slow()
+    opening = asyncio.create_task(center.open())
+    await until(lambda: center._starting is not None)
+    await center.aclose()
+    with pytest.raises(CenterClosed, match="was given up"):
+        await opening
+    with pytest.raises(CenterClosed):
+        await center.submit(1)
+    center.get_shared_param = lambda: None  # type: ignore[method-assign,assignment,return-value]
+    async with center:
+        assert await center.submit(1) == 2
+
+
+class Breaking(InlineEngine):
+    """An engine of somebody's own, with a bug."""
+
+    def __init__(self, *, late: bool) -> None:
+        super().__init__()
+        self._late = late
+        self.broken = anyio.Event()
+
+    async def open(self, tasks: TaskGroup, host: Host) -> None:
+        """Raise, or let a task raise later."""
+        if not self._late:
+            raise ArithmeticError("of an engine")
+        await super().open(tasks, host)
+        tasks.start_soon(self._break)
+
+    async def _break(self) -> None:
+        await self.broken.wait()
+        raise ArithmeticError("of an engine")
+
+
+class OnBreaking(LocalDispatchCenter[int, int]):
+    """Runs on it."""
+
+    late = False
+
+    def make_engine(self) -> Breaking:
+        """Ours."""
+        self.engine = Breaking(late=self.late)
+        return self.engine
+
+
+@on_one_loop
+async def test_an_engine_that_breaks_is_no_success() -> None:
+    """What it raises comes out where the centre is opened, or of the run under way; no report says that all is well."""
+    with pytest.raises(ExceptionGroup) as caught:
+        await OnBreaking(double, [1, 2]).run()
+    assert caught.group_contains(ArithmeticError, match="of an engine")
+    center = OnBreaking(double)
+    center.late = True
+    await center.open()
+    assert await center.submit(1) == 2
+    center.engine.broken.set()
+    with pytest.raises(ExceptionGroup) as caught:
+        await center.aclose()
+    assert caught.group_contains(ArithmeticError, match="of an engine")
 
 
 @on_one_loop

@@ -285,6 +285,47 @@ async def test_what_post_process_raises_is_raised() -> None:
         assert await center.submit(Job(arg=1)) == 1
 
 
+@on_one_loop
+async def test_what_post_process_raises_hides_no_reason_to_leave(caplog: pytest.LogCaptureFixture) -> None:
+    """Cancelled, timed out or failed: that comes out as it is, and the bug is logged."""
+    async with Wrong(config=ONE) as center:
+        with pytest.raises(LookupError, match="of the host"):
+            async with center.stream([Job()]):
+                raise LookupError("of the host")
+    assert "post_process failed" in caplog.text
+    assert "ArithmeticError" in caplog.text
+
+
+class Sourceless(Told):
+    """Has no shards of its own to give."""
+
+    def iter_shards(self) -> list[Any]:
+        """Raise."""
+        raise ArithmeticError("no such file")
+
+
+@on_one_loop
+async def test_an_iter_shards_that_raises_leaves_no_door() -> None:
+    """The run has not begun: the error comes out, nothing is kept of it, and the centre serves on."""
+    async with Sourceless(config=ONE) as center:
+        doors = len(center._need_open("run").session.books.doors)
+        for _ in range(3):
+            with pytest.raises(ArithmeticError, match="no such file"):
+                await center.run()
+        assert len(center._need_open("run").session.books.doors) == doors
+        assert (await center.run([Job(arg=1)])).values() == [1]
+
+
+@on_one_loop
+async def test_a_stream_keeps_a_thousand_failures_for_its_report() -> None:
+    """All are handed out and counted; a stream that never ends grows by none of them."""
+    async with Told(config=ONE) as center, center.stream(Job("raise", "no") for _ in range(1200)) as outcomes:
+        assert len([outcome async for outcome in outcomes]) == 1200
+    [report] = center.reports
+    assert (report.counts, len(report.outcomes)) == ({"failed": 1200, "raised": 1200}, 1000)
+    assert report.counts["done"] == 0
+
+
 # What is left.
 
 

@@ -115,19 +115,23 @@ def test_a_mapping_becomes_a_configuration() -> None:
 @pytest.mark.parametrize(
     ("source", "names"),
     [
-        ({"data_paralel": 2}, "unknown field `data_paralel`"),
-        ({"policy": {"time_out": 2}}, r"unknown field `time_out` - at `\$.policy`"),
-        ({"policy": {"retry": {"attemps": 2}}}, r"unknown field `attemps` - at `\$.policy.retry`"),
-        ({"seed": "seven"}, r"Expected `int`, got `str` - at `\$.seed`"),
-        ({"seed": 1.5}, r"Expected `int`, got `float` - at `\$.seed`"),
-        ({"env": {"A": 1}}, r"Expected `str`, got `int` - at `\$.env\[...\]`"),
-        ({"policy": {"timeout": "5"}}, r"Expected `float \| null`, got `str` - at `\$.policy.timeout`"),
-        ({"policy": {"isolation": "docker"}}, r"Invalid enum value 'docker' - at `\$.policy.isolation`"),
+        ({"data_paralel": 2}, "data_paralel is 2: .* unknown field `data_paralel`"),
+        ({"policy": {"time_out": 2}}, "policy.time_out is 2: .* unknown field `time_out`"),
+        ({"policy": {"retry": {"attemps": 2}}}, "policy.retry.attemps is 2: .* unknown field `attemps`"),
+        ({"seed": "seven"}, "seed is 'seven': Expected `int`, got `str`"),
+        ({"seed": 1.5}, "seed is 1.5: Expected `int`, got `float`"),
+        ({"env": {"A": 1}}, "env is {'A': 1}: Expected `str`, got `int`"),
+        ({"policy": {"timeout": "5"}}, r"policy.timeout is '5': Expected `float \| null`, got `str`"),
+        (
+            {"policy": {"isolation": "docker"}},
+            "policy.isolation is 'docker': Invalid enum value 'docker'",
+        ),
         (
             {"policy": {"retry": {"on": ["lost"]}}},
-            r"Invalid enum value 'lost' - at `\$.policy.retry.on\[0\]`",
+            r"policy.retry.on\[0\] is \['lost'\]: Invalid enum value 'lost'",
         ),
-        ({"policy": 3}, r"Expected `object`, got `int` - at `\$.policy`"),
+        ({"policy": 3}, "policy is 3: Expected `object`, got `int`"),
+        ([], r"config is \[\]: Expected `object`, got `array`"),
         ({"policy": {"timeout": 0}}, "policy.timeout is 0.0: it must be more than 0"),
         ({"policy": {"retry": {"attempts": 0}}}, "policy.retry.attempts is 0: it must be at least 1"),
     ],
@@ -135,10 +139,12 @@ def test_a_mapping_becomes_a_configuration() -> None:
 )
 def test_a_wrong_field_is_named_when_loading(source: dict[str, Any], names: str) -> None:
     """Unknown, ill-typed or out of range: one error, with the path, from a mapping as from text."""
-    with pytest.raises(ConfigError, match=names):
-        DispatchConfig.load(source)
-    with pytest.raises(ConfigError, match=names):
+    with pytest.raises(ConfigError, match=f"^{names}"):
         DispatchConfig.load(msgspec.json.encode(source), format="json")
+    if source:
+        with pytest.raises(ConfigError, match=f"^{names}") as caught:
+            DispatchConfig.load(source)
+        assert names.startswith(caught.value.field.replace("[", "\\[").replace("]", "\\]"))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +153,6 @@ def test_a_wrong_field_is_named_when_loading(source: dict[str, Any], names: str)
         ("seed = ", "toml"),
         (b"seed = 1\xff", "toml"),
         ('{"seed"', "json"),
-        ("[]", "json"),
         (b'{"a": "\xff"}', "json"),
     ],
 )

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Awaitable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pydantic
@@ -32,6 +32,11 @@ class Limit(pydantic.BaseModel):
 
 class Base:
     """What every centre of the tests answers."""
+
+    @remote
+    def within(self, limit: Annotated[int, msgspec.Meta(ge=0)]) -> int:
+        """Answer."""
+        return limit
 
     @remote
     def inherited(self) -> str:
@@ -138,6 +143,7 @@ async def test_arguments_arrive_in_the_types_of_their_annotations() -> None:
         ("next_key", (1,), {}, "ValidationError", "Expected `str`, got `int`"),
         ("take", ({"model": 1},), {}, "ValidationError", "Expected `str`, got `int` - at `$.model`"),
         ("take", (Key("a"), {"tokens": 0}), {}, "ValidationError", "greater than 0"),
+        ("within", (-5,), {}, "ValidationError", "Expected `int` >= 0"),
         ("fail", (), {}, "LookupError", "nothing there"),
         ("odd", (), {}, "NotImplementedError", "objects of type lock cannot be encoded"),
     ],
@@ -231,5 +237,14 @@ async def test_an_argument_that_cannot_travel_is_a_type_error(
 
 async def test_the_remote_methods_of_a_class_are_known_without_making_one() -> None:
     """A centre that lacks an answer can be told before it opens."""
-    assert remote_names(Center) == {"fail", "inherited", "later", "next_key", "odd", "plain", "take"}
+    assert remote_names(Center) == {
+        "fail",
+        "inherited",
+        "later",
+        "next_key",
+        "odd",
+        "plain",
+        "take",
+        "within",
+    }
     assert remote_names(object) == frozenset()

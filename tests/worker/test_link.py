@@ -42,10 +42,14 @@ def test_an_answer_has_the_type_of_the_protocol() -> None:
 
 
 def test_what_the_centre_raised_is_raised() -> None:
-    """An exception of a loaded module comes back as itself, any other as RemoteError."""
+    """An exception of a loaded module comes back as itself, any other as RemoteError, with its traceback."""
     known = Fault(cause="raised", type="KeyError", module="builtins", message="'k'", args=encode(("k",)))
     with pytest.raises(KeyError, match="k"):
         answer_value(Answer(1, fault=known), int)
+    told = Fault(cause="raised", type="KeyError", module="builtins", message="'k'", traceback="in next_key")
+    with pytest.raises(KeyError) as caught:
+        answer_value(Answer(1, fault=told), int)
+    assert "in next_key" in str(caught.value.__cause__)
     unknown = Fault(cause="raised", type="Strange", module="no.such", message="odd")
     with pytest.raises(RemoteError, match="odd"):
         answer_value(Answer(1, fault=unknown), int)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from decimal import Decimal as OnlyForTypeCheckers
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 
 class Sample(msgspec.Struct):
@@ -61,6 +62,15 @@ class Generically(Runner, Generic[T]):
         return shard.payload
 
 
+class Asking(Runner[C]):
+    def do_run(self, shard: Shard[Sample]) -> Score:
+        return Score(bool(shard.payload))
+
+
+class Between(Asking[Questions]):
+    pass
+
+
 class Outer:
     class Inner(Runner):
         """A runner within a class."""
@@ -100,6 +110,8 @@ def test_a_subclass_asks_what_its_base_may_ask() -> None:
     """A subclass of a runner keeps its types and its questions."""
     assert describe(Inherits).questions == describe(Scorer).questions
     assert describe(Inherits).payload_type is Sample
+    assert describe(Between).questions == describe(Scorer).questions
+    assert describe(Asking).questions == {}
 
 
 def test_a_function_is_described_by_its_parameters() -> None:
