@@ -14,6 +14,7 @@ from dispatch.center import data_parallel
 from dispatch.center.data_parallel import usable_cpus
 from tests.center.facts import Gate, descendants, is_alive, on_both_loops, on_one_loop, until
 from tests.center.runners import Actor, Job, double, work
+from tests.hosts_pool import closes_the_hosts_pool
 
 
 @on_one_loop
@@ -84,6 +85,7 @@ async def test_workers_have_the_environment_of_the_configuration(monkeypatch: py
 
 
 @on_both_loops
+@closes_the_hosts_pool
 async def test_the_hosts_own_processes_are_undisturbed(gate: Gate) -> None:
     """`to_process` calls before, during and after are served by processes that the centre never gets, and the
     centre's workers take no place in the host's limiter.

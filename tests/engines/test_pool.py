@@ -10,6 +10,7 @@ from dispatch.engines import pool
 from dispatch.engines.pool import Apart, bury
 from dispatch.testing import until
 from dispatch.testing.traces import is_alive
+from tests.hosts_pool import closes_the_hosts_pool
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.both_loops]
 
@@ -19,6 +20,7 @@ async def test_anyio_still_has_the_names_that_we_need() -> None:
     assert len(pool._variables) == 2
 
 
+@closes_the_hosts_pool
 async def test_a_call_of_ours_gets_a_process_of_its_own() -> None:
     """A call through Apart is served by a new process, and the host's goes on serving the host."""
     theirs = await to_process.run_sync(os.getpid)
@@ -34,6 +36,7 @@ async def test_a_call_of_ours_gets_a_process_of_its_own() -> None:
     assert await until(lambda: not is_alive(ours))
 
 
+@closes_the_hosts_pool
 async def test_ending_twice_is_ending_once() -> None:
     """The host's pool is put back once, whether the call began or not."""
     apart = Apart()

@@ -20,6 +20,7 @@ from dispatch.testing import Identify, Succeed, Touch, WaitFor, leaves_nothing, 
 from dispatch.testing.stage import on_stage
 from dispatch.testing.traces import is_alive, processes
 from dispatch.wire import frames
+from tests.hosts_pool import closes_the_hosts_pool
 from tests.worker.nannies import parent_of
 
 pytestmark = pytest.mark.asyncio
@@ -199,6 +200,7 @@ def _age_of(pid: int) -> float:
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("apart", [True, False], ids=["a pool of our own", "the host's pool"])
+@closes_the_hosts_pool
 async def test_the_hosts_own_process_is_left_alone(monkeypatch, apart) -> None:
     """A process that has served the host is no worker of ours, and serves the host again afterwards.
 

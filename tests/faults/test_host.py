@@ -13,6 +13,7 @@ import pytest
 from dispatch import DataParallelDispatchCenter, Done, Failed, RemoteError
 from tests.faults.culprits import Culprit, Task, double
 from tests.faults.scene import Program, config
+from tests.hosts_pool import closes_the_hosts_pool
 
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 
@@ -55,6 +56,7 @@ def test_a_host_that_was_stopped_or_stalled() -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.both_loops
+@closes_the_hosts_pool
 async def test_the_hosts_own_worker_processes() -> None:
     """The host's own to_process calls before, during and after a run are answered rightly, by the same idle process."""
     pid = await anyio.to_process.run_sync(os.getpid)
@@ -70,6 +72,7 @@ async def test_the_hosts_own_worker_processes() -> None:
 
 
 @pytest.mark.asyncio
+@closes_the_hosts_pool
 async def test_the_hosts_worker_that_exits() -> None:
     """An exit in a call of the host's own ends that call, not a centre's worker, and the centre goes on."""
     async with DataParallelDispatchCenter(Culprit, config=config(1)) as center:
