@@ -8,7 +8,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 
-from dispatch import DataParallelDispatchCenter, DispatchConfig, Report, remote
+from dispatch import DataParallelDispatchCenter, DispatchConfig, Done, Report, remote
 from examples.custom_runner import Sample, Score, ScoreRunner
 
 SQUARES = {f"{n} squared": str(n * n) for n in range(100)}
@@ -35,8 +35,8 @@ class ScoreCenter(DataParallelDispatchCenter):
         return f"{next(self._keys)} for {model}"
 
     async def post_process(self, report: Report[Score]) -> None:
-        """Once, when the run is over."""
-        scores = report.values()
+        """Once, when the run is over; also when some shards failed, or it was interrupted."""
+        scores = [outcome.value for outcome in report if isinstance(outcome, Done)]
         print(f"correct: {sum(score.correct for score in scores)} of {report.total}")
         for key, uses in sorted(Counter(score.key for score in scores).items()):
             print(f"{key}: {uses} calls")

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dispatch import Cancelled, Done, Report
+from examples.custom_center import ScoreCenter
+from examples.custom_runner import Score
 from examples.humaneval.demo import Demo
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -181,6 +184,14 @@ def test_custom_center_answers_its_runners() -> None:
         "key-c for tiny: 25 calls",
         "key-d for tiny: 25 calls",
     ]
+
+
+@pytest.mark.asyncio
+async def test_custom_center_tells_of_a_run_that_was_interrupted(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is Done is told, whatever became of the rest: `post_process` is called for every run."""
+    done = Done(value=Score(correct=True, key="key-a"))
+    await ScoreCenter().post_process(Report(outcomes=[done, Cancelled()], total=2, interrupted=True))
+    assert capsys.readouterr().out.splitlines() == ["correct: 1 of 2", "key-a: 1 calls"]
 
 
 def test_map_takes_three_lines() -> None:
