@@ -58,7 +58,7 @@ class CallDoor:
 
     async def _submitted(self, payload: Any, timeout: float | None) -> Any:
         if self._session.closing or self._session.draining:
-            raise CenterClosed("submit")
+            raise CenterClosed("submit", "comes too late: the centre is draining, or closing")
         if timeout is not None and not timeout > 0:
             raise ConfigError("submit: timeout", timeout, "it must be more than 0 seconds")
         entry, failed, size = self._intake.one(payload, monotonic(), timeout=timeout)

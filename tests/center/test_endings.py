@@ -111,6 +111,15 @@ class OnBreaking(LocalDispatchCenter[int, int]):
 
 
 @on_one_loop
+async def test_a_submit_that_comes_too_late_is_told_so() -> None:
+    """On a centre that drains: it is open, so that is not what the error says."""
+    async with LocalDispatchCenter(double) as center:
+        center.drain()
+        with pytest.raises(CenterClosed, match="submit comes too late: the centre is draining"):
+            await center.submit(1)
+
+
+@on_one_loop
 async def test_an_engine_that_breaks_is_no_success() -> None:
     """What it raises comes out where the centre is opened, or of the run under way; no report says that all is well."""
     with pytest.raises(ExceptionGroup) as caught:
