@@ -26,10 +26,13 @@ GROUP = 10_000  # rows of a Parquet row group
 def export(work_dir: str, *, format: Format = "jsonl", out: str | None = None, payloads: bool = False) -> int:
     """Write the outcomes to `out`, whole or not at all, or to stdout.
 
-    Raises JournalError if there is no journal, ConfigError if Parquet is asked for on stdout or without pyarrow.
+    Raises JournalError if there is no journal, ConfigError if `out` cannot be a file, or if Parquet is asked for
+    on stdout or without pyarrow.
     """
     if format == "parquet" and out is None:
         raise ConfigError("--out", None, "a Parquet file needs a name")
+    if out is not None:
+        rows.check_out(out)
     with Archive.open(work_dir) as archive, _opened(out) as file:
         told = _rows(archive, payloads=payloads)
         columns = (*COLUMNS, "payload") if payloads else COLUMNS

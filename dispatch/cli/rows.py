@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from array import array
 from collections.abc import Generator
@@ -12,9 +13,10 @@ from typing import IO, Any
 import msgspec
 
 from dispatch.record.archive import Record
+from dispatch.terms.errors import ConfigError
 from dispatch.terms.outcome import Done, Failed, Fault
 
-__all__ = ("Rows", "as_text", "encode", "recorded", "replacing", "row")
+__all__ = ("Rows", "as_text", "check_out", "encode", "recorded", "replacing", "row")
 
 
 def row(outcome: Any) -> dict[str, Any]:
@@ -82,10 +84,37 @@ def _plain(value: Any) -> Any:
     return dumper(mode="json")
 
 
+def check_out(path: str, *, source: str | None = None) -> None:
+    """Raises ConfigError if no file can stand at `path`, or if it is `source`, which would be lost."""
+    real = os.path.realpath(path)
+    if os.path.isdir(path):
+        raise ConfigError("--out", path, "it is a directory; name a file")
+    if not os.path.exists(path) and not os.path.isdir(os.path.dirname(real)):
+        raise ConfigError("--out", path, f"there is no folder {os.path.dirname(real)}")
+    if source is not None and real == os.path.realpath(source) and not _is_special(path):
+        raise ConfigError("--out", path, "it is the file of --shards; name another")
+
+
+def _is_special(path: str) -> bool:
+    """Whether there is something that is no regular file: a device, a pipe."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
 @contextmanager
 def replacing(path: str) -> Generator[IO[bytes]]:
-    """A file to write, which takes the place of `path` when the block ends well, and is gone when it does not."""
-    folder = os.path.dirname(os.path.abspath(path))
+    """A file to write, which takes the place of `path` when the block ends well, and is gone when it does not.
+
+    A link stays, and what it leads to is replaced. A device or a pipe cannot be replaced: it is written as it is.
+    """
+    if _is_special(path):
+        with open(path, "wb") as file:
+            yield file
+        return
+    path = os.path.realpath(path)
+    folder = os.path.dirname(path)
     fd, part = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", suffix=".part", dir=folder)
     try:
         with open(fd, "wb") as file:
@@ -118,10 +147,13 @@ class Rows:
     """
 
     def __init__(self, path: str) -> None:
-        """Raises OSError if nothing can be written beside `path`."""
+        """Raises ConfigError if nothing can be written beside `path`."""
         self._path = path
-        folder = os.path.dirname(os.path.abspath(path))
-        self._spool: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (closed by `write`)
+        folder = None if _is_special(path) else os.path.dirname(os.path.realpath(path))
+        try:
+            self._spool: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (closed by `write`)
+        except OSError as error:
+            raise ConfigError("--out", path, error.strerror or str(error)) from None
         self._index, self._ends = array("q"), array("q", [0])
 
     @property

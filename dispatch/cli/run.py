@@ -34,6 +34,8 @@ def perform(asked: Asked, *, out: str | None = None, as_json: bool = False) -> i
     config = asked.configuration()
     if config.runner_type == RunnerType.DUMMY.value:
         return plan(asked, as_json=as_json)
+    if out is not None:
+        rows.check_out(out, source=asked.shards)
     center = asked.center(config)
     with _shards(asked, center) as file:
         if not _checked(file, skip_bad=asked.skip_bad):

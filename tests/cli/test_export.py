@@ -85,3 +85,14 @@ def test_a_reader_that_leaves(recorded: Recorded) -> None:
     with typed.process.stderr as stderr:
         assert "Traceback" not in stderr.read()
     assert typed.process.wait(20) == 1
+
+
+def test_where_no_file_can_stand(recorded: Recorded, tmp_path: Path) -> None:
+    """A directory and a missing folder are refused by their names; exit code 2. A device stays one."""
+    for out in (tmp_path, tmp_path / "no" / "out"):
+        said = dispatch("export", recorded.path, "--out", out)
+        assert (said.code, str(out) in said.err) == (2, True)
+    assert (
+        dispatch("export", recorded.path, "--out", "/dev/stdout").out == dispatch("export", recorded.path).out
+    )
+    assert list(tmp_path.iterdir()) == []

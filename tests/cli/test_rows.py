@@ -12,6 +12,7 @@ import pytest
 
 from dispatch import Attempt, Cancelled, Done, Failed, Fault
 from dispatch.cli import rows
+from dispatch.terms.errors import ConfigError
 from dispatch.terms.shard import Entry, Origin
 
 ORIGIN = Origin(0, msgspec.msgpack.decode)
@@ -84,8 +85,8 @@ def test_rows_are_written_in_input_order(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    """Is found before anything runs."""
-    with pytest.raises(OSError, match="No such file"):
+    """It is found before anything runs."""
+    with pytest.raises(ConfigError, match="No such file"):
         rows.Rows(str(tmp_path / "missing" / "out.jsonl"))
 
 
@@ -115,3 +116,50 @@ def test_a_new_file_has_the_rights_that_files_get(tmp_path: Path) -> None:
         assert os.umask(0o027) == 0o027
     finally:
         os.umask(before)
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    """Also where the target is not there yet."""
+    (tmp_path / "far").mkdir()
+    link = tmp_path / "out"
+    link.symlink_to("far/out")
+    for text in (b"1\n", b"2\n"):
+        kept = rows.Rows(str(link))
+        kept.add(0, text)
+        kept.write()
+        assert (tmp_path / "far" / "out").read_bytes() == text
+    assert link.is_symlink()
+    assert [path.name for path in (tmp_path / "far").iterdir()] == ["out"]
+
+
+def test_a_pipe_is_written_as_it_is(tmp_path: Path) -> None:
+    """What is no regular file is never replaced by one."""
+    path = tmp_path / "out"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        kept = rows.Rows(str(path))
+        kept.add(1, b"b\n")
+        kept.add(0, b"a\n")
+        kept.write()
+        assert os.read(reader, 100) == b"a\nb\n"
+    finally:
+        os.close(reader)
+    assert path.is_fifo()
+
+
+def test_where_no_file_can_stand(tmp_path: Path) -> None:
+    """A directory, a missing folder and the file of shards are refused; a device may be both."""
+    shards = tmp_path / "in.jsonl"
+    shards.touch()
+    (tmp_path / "link").symlink_to(shards)
+    for path, says in (
+        (tmp_path, "it is a directory"),
+        (tmp_path / "no" / "out", f"there is no folder {tmp_path / 'no'}"),
+        (shards, "it is the file of --shards"),
+        (tmp_path / "link", "it is the file of --shards"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            rows.check_out(str(path), source=str(shards))
+    rows.check_out(str(tmp_path / "out"), source=str(shards))
+    rows.check_out(os.devnull, source=os.devnull)

@@ -180,13 +180,20 @@ def test_usage(arguments: list[str], says: str) -> None:
     assert "Traceback" not in said.err
 
 
-def test_outcomes_that_cannot_be_written(tmp_path: Path) -> None:
-    """A folder that is missing is found before anything runs."""
+@pytest.mark.parametrize(
+    ("out", "says"), [("no/out.jsonl", "there is no folder"), (".", "a directory"), ("in.jsonl", "--shards")]
+)
+def test_outcomes_that_cannot_be_written(tmp_path: Path, out: str, says: str) -> None:
+    """A folder that is missing, a directory, and the shards themselves are refused before anything runs."""
     shards = numbers(tmp_path / "in.jsonl", 3)
-    said = dispatch("run", GRADER, "--shards", shards, "--out", tmp_path / "no" / "out.jsonl")
-    assert said.code == 1
-    assert "No such file or directory" in said.err
-    assert "Traceback" not in said.err
+    before = shards.read_text()
+    arguments = ("--shards", shards, "--work-dir", tmp_path / "work", "--out", tmp_path / out)
+    said = dispatch("run", GRADER, *arguments)
+    assert said.code == 2
+    assert said.err.startswith("dispatch: --out is ")
+    assert says in said.err
+    assert shards.read_text() == before
+    assert not (tmp_path / "work").exists()
 
 
 def interrupted(tmp_path: Path, *arguments: object) -> tuple[Typed, Path]:
