@@ -8,6 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dispatch.center.checkup import Finding, checkup
+from dispatch.cli.console import console as new_console
+from dispatch.cli.console import plain
 from dispatch.cli.ending import ALL_DONE, FAILURES
 from dispatch.cli.options import Asked
 
@@ -22,7 +24,7 @@ def examine(asked: Asked) -> int:
 
 
 async def _examine(asked: Asked) -> int:
-    console = Console(highlight=False)
+    console = new_console()
     ill = 0
     async for finding in checkup(asked.center(asked.configuration())):
         _show(finding, console)
@@ -34,12 +36,12 @@ async def _examine(asked: Asked) -> int:
 
 def _show(finding: Finding, console: Console) -> None:
     sign, style = SIGNS[finding.state]
-    said = Text(finding.says)
+    said = plain(finding.says)
     if finding.cure:
-        said.append("\ncure: ", style="bold").append(finding.cure)
+        said.append("\ncure: ", style="bold").append(plain(finding.cure))
     row = Table.grid(padding=(0, 1))
     row.add_column(width=4)
     row.add_column(width=15)
     row.add_column()
-    row.add_row(Text(sign, style=style), finding.what, said)
+    row.add_row(Text(sign, style=style), plain(finding.what), said)
     console.print(row)

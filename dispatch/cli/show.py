@@ -13,9 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from dispatch.cli import rows
+from dispatch.cli.console import console as new_console
+from dispatch.cli.console import plain
 from dispatch.cli.ending import ALL_DONE, FAILURES, warn
 from dispatch.record.archive import Archive, Record
-from dispatch.record.progress import clock, counts_text
+from dispatch.record.progress import clock, counts_text, printable
 from dispatch.terms.outcome import Attempt, Fault
 
 __all__ = ("show",)
@@ -36,7 +38,7 @@ def show(
 
     `limit` failures at most; 0: all. Raises JournalError if there is no journal.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = new_console(soft_wrap=True)
     with Archive.open(work_dir) as archive:
         if shard is not None:
             found = archive.find(shard)
@@ -84,13 +86,14 @@ def _overview(archive: Archive, console: Console) -> None:
     for name in ("shard", "cause", "fault"):
         table.add_column(name, no_wrap=True, overflow="ellipsis")
     for record in rest:
-        table.add_row(record.name, record.cause, Text(_line(record.fault)))
+        table.add_row(plain(record.name), record.cause, plain(_line(record.fault)))
     console.print()
     console.print(table, soft_wrap=False)
     more = counts.get("failed", 0) - len(rest)
     if more > 0:
         console.print(Text(f"and {more:,} more", style="dim"))
-    console.print(f"\none of them: dispatch show {shlex.quote(archive.work_dir)} {shlex.quote(rest[0].name)}")
+    one = f"dispatch show {shlex.quote(archive.work_dir)} {shlex.quote(rest[0].name)}"
+    console.print(f"\none of them: {printable(one)}")
 
 
 def _line(fault: Fault | None) -> str:
@@ -100,15 +103,15 @@ def _line(fault: Fault | None) -> str:
 def _whole(record: Record, console: Console) -> None:
     style = {"done": "bold green", "failed": "bold red"}.get(record.kind, "bold magenta")
     kind = f"{record.kind or 'no outcome yet'}{f': {record.cause}' if record.cause else ''}"
-    console.print(Text.assemble(("shard ", "dim"), (record.name, "bold"), "  ", (kind, style)))
-    console.print(Text.assemble(("payload   ", "dim"), _short(record.payload)))
+    console.print(Text.assemble(("shard ", "dim"), plain(record.name, "bold"), "  ", (kind, style)))
+    console.print(Text.assemble(("payload   ", "dim"), plain(_short(record.payload))))
     if record.kind == "done":
-        console.print(Text.assemble(("value     ", "dim"), _short(record.value)))
+        console.print(Text.assemble(("value     ", "dim"), plain(_short(record.value))))
     if record.lost:
         console.print(Text(f"lost {record.lost} times, when its run was killed", style="magenta"))
     attempts = record.attempts
     for number, attempt in enumerate(attempts, 1):
-        console.print(Text.assemble((f"attempt {number} ", "dim"), _attempt(attempt)))
+        console.print(Text.assemble((f"attempt {number} ", "dim"), plain(_attempt(attempt))))
         if attempt.fault is not None and attempt.fault != record.fault:
             _evidence(attempt.fault, console)
     if record.fault is not None:
@@ -122,11 +125,11 @@ def _attempt(attempt: Attempt) -> str:
 
 
 def _evidence(fault: Fault, console: Console) -> None:
-    console.print(Text(f"  {_line(fault)}", style="red"))
+    console.print(plain(f"  {_line(fault)}", "red"))
     for name, text in _texts(fault):
         console.print(Text(f"  {name}", style="bold"))
         for line in text.rstrip().splitlines():
-            console.print(Text(f"    {line}"))
+            console.print(plain(f"    {line}"))
 
 
 def _texts(fault: Fault) -> Iterator[tuple[str, str]]:

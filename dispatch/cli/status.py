@@ -16,6 +16,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from dispatch.cli.console import console as new_console
+from dispatch.cli.console import plain
 from dispatch.cli.ending import ALL_DONE, command_line
 from dispatch.record.archive import Archive, Run
 from dispatch.record.progress import Progress, clock, counts_text, view
@@ -56,7 +58,7 @@ def status(work_dir: str | None, *, watch: bool = False, as_json: bool = False) 
         if as_json:
             _print_json(archive, progress, watch=watch)
             return ALL_DONE
-        console = Console()
+        console = new_console()
         seen = look(archive, progress)
         if watch and seen.state == "running":
             with Live(console=console, auto_refresh=False, transient=True) as live:
@@ -66,7 +68,7 @@ def status(work_dir: str | None, *, watch: bool = False, as_json: bool = False) 
                     seen = look(archive, progress)
         console.print(_shown(seen, progress, console))
         for line in _next(seen):
-            console.print(line, soft_wrap=True, highlight=False)  # so that a command can be copied
+            console.print(plain(line), soft_wrap=True)  # so that a command can be copied
     return ALL_DONE
 
 
@@ -137,7 +139,7 @@ def look(archive: Archive, progress: Progress) -> Status:
 def _shown(seen: Status, progress: Progress, console: Console) -> RenderableType:
     run = seen.run
     head = Text.assemble(
-        (seen.work_dir, "bold"), " is ", (seen.state, STYLES[seen.state]), f"  {_when(seen)}"
+        plain(seen.work_dir, "bold"), " is ", (seen.state, STYLES[seen.state]), f"  {_when(seen)}"
     )
     parts: list[RenderableType] = [head]
     if seen.state == "running":
@@ -145,7 +147,7 @@ def _shown(seen: Status, progress: Progress, console: Console) -> RenderableType
     else:
         parts.append(Text(_summary(seen)))
     if run.drift:
-        parts.append(Text(f"drift     {run.drift}", style="magenta"))
+        parts.append(plain(f"drift     {run.drift}", "magenta"))
     return Group(*parts)
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from dispatch.center.base import DispatchCenter
 from dispatch.cli import rows
+from dispatch.cli.console import console as new_console
 from dispatch.record.progress import Progress, view
 from dispatch.terms.errors import CenterClosed
 from dispatch.terms.event import Event, Settled
@@ -82,10 +83,9 @@ class Watcher:
 
     @contextmanager
     def _live(self) -> Generator[Any]:
-        from rich.console import Console
         from rich.live import Live
 
-        console = Console(stderr=True)
+        console = new_console(stderr=True)
         with Live(
             console=console, auto_refresh=False, transient=True, redirect_stdout=sys.stdout.isatty()
         ) as live:

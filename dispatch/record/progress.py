@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-__all__ = ("Progress", "clock", "counts_text", "rate_text", "size_text", "view")
+__all__ = ("Progress", "clock", "counts_text", "printable", "rate_text", "size_text", "view")
 
 WINDOW = 30.0  # seconds over which the rate is measured that an ETA rests on
 WIDE = 120  # columns beyond which a longer bar says no more
 IN_SHARD = 10_000  # shards whose own progress is remembered
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
 
 class Progress:
@@ -212,13 +213,18 @@ def size_text(size: float) -> str:
     return f"{size:.1f} GB"
 
 
+def printable(text: str) -> str:
+    """A text whose control characters are told, so that a terminal does not obey them."""
+    return text.translate(CONTROLS)
+
+
 def view(progress: Progress, *, width: int, height: int, title: str = "") -> RenderableType:
     """The live view, at most `height` lines of `width` columns."""
     from rich.console import Group
     from rich.text import Text
 
     parts: list[RenderableType] = (
-        [Text(title, style="dim", no_wrap=True, overflow="ellipsis")] if title else []
+        [Text(printable(title), style="dim", no_wrap=True, overflow="ellipsis")] if title else []
     )
     parts += [_bar(progress, width), _figures(progress)]
     if progress.draining:
@@ -285,6 +291,7 @@ def _figures(progress: Progress) -> RenderableType:
 
 def _workers(progress: Progress, room: int, width: int) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=False)
     table.add_column("worker", no_wrap=True, max_width=max(12, width // 4))
@@ -303,7 +310,8 @@ def _workers(progress: Progress, room: int, width: int) -> Table:
     for each in workers[: room if len(workers) <= room else room - 1]:
         memory = [size_text(each.rss) if each.rss else ""] if wide else []
         pid = [str(each.pid) if each.pid else ""] if wide else []
-        table.add_row(each.runner, *pid, doing(each, progress), _since(each), *memory)
+        named, does = (Text(printable(text)) for text in (each.runner, doing(each, progress)))  # never markup
+        table.add_row(named, *pid, does, _since(each), *memory)
     if len(workers) > room:
         table.add_row(f"and {len(workers) - room + 1} more", style="dim")
     return table

@@ -1,9 +1,12 @@
 """`dispatch show`: a shard with all its evidence, failures by cause, and an overview."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from tests.cli.conftest import Recorded
-from tests.cli.terminal import dispatch
+from tests.cli.terminal import TARGETS, dispatch, on_terminal
 
 
 def test_one_shard(recorded: Recorded) -> None:
@@ -69,3 +72,25 @@ def test_no_such_shard(recorded: Recorded, arguments: list[str]) -> None:
     said = dispatch("show", recorded.path, *arguments)
     assert (said.code, said.out) == (1, "")
     assert "no such shard" in said.err
+
+
+def test_ids_and_directories_that_look_like_markup(tmp_path: Path) -> None:
+    """They are shown as they are, live and afterwards; what a terminal would obey is escaped."""
+    work_dir, out = tmp_path / "[bold]", tmp_path / "in.jsonl"
+    gate = tmp_path / "gate"
+    Path(f"{gate}.go").touch()
+    shards = [
+        {"number": 1, "how": "raise", "id": "[/f1]"},
+        {"number": 2, "how": "raise", "id": "\x1b[31m:smile:"},
+        {"number": 3, "how": f"wait {gate}", "id": "[/f3]"},
+    ]
+    out.write_text("".join(json.dumps(shard) + "\n" for shard in shards))
+    arguments = ("--shards", out, "--id", "id", "--work-dir", work_dir, "-j", 1)
+    code, written = on_terminal(["run", f"{TARGETS}:Grader", *arguments], columns=200)
+    assert (code, "Traceback" in written) == (1, False)
+    said = dispatch("show", work_dir)
+    assert said.code == 0, said.err
+    assert said.out.splitlines()[-1] == f"one of them: dispatch show '{work_dir}' '[/f1]'"
+    assert [line.split()[0] for line in said.out.splitlines()[-4:-2]] == ["[/f1]", "\\x1b[31m:smile:"]
+    assert dispatch("show", work_dir, "\x1b[31m:smile:").out.startswith("shard \\x1b[31m:smile:  failed")
+    assert f"failures  dispatch show '{work_dir}' --failed\n" in dispatch("status", work_dir).out

@@ -168,6 +168,13 @@ def test_until_a_worker_is_ready() -> None:
     assert drawn(progress)[2] == "done 0  coverage 0.0%"
 
 
+def test_a_name_is_never_markup() -> None:
+    """Ids and names stand there as they are; a control character is escaped."""
+    progress = Progress(10)
+    progress.see(snapshot(worker(1, runner="[bold]R", shard_id="[/f1]\x1b[2J")))
+    assert drawn(progress)[4].split()[::2][:2] == ["[bold]R", "[/f1]\\x1b[2J"]
+
+
 def test_what_a_worker_does() -> None:
     """Starts, is idle, or runs shards that are too short to be named."""
     progress = Progress(10)
