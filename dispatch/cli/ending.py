@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from typing import IO
 
 from dispatch.cli.options import BrokenTarget
 from dispatch.terms.errors import ConfigError, DispatchError, JournalError, RunDrifted, WorkDirOccupied
@@ -18,9 +19,12 @@ ALL_DONE, FAILURES, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def warn(*lines: str) -> None:
-    """Tell the user on stderr."""
-    for line in lines:
-        print(line, file=sys.stderr)  # noqa: T201  (a program's word to its user)
+    """Tell the user on stderr. Where that cannot be written any more nothing is said, and that is no error."""
+    try:
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)  # noqa: T201  (a program's word to its user)
+    except OSError:
+        _discard(sys.stderr)
 
 
 @contextmanager
@@ -44,7 +48,7 @@ def told() -> Generator[None]:
         raise SystemExit(FAILURES) from None
     except OSError as error:
         if error.errno == errno.EPIPE:
-            _close_stdout()
+            _discard(sys.stdout)
         else:
             warn(f"dispatch: {error}")
         raise SystemExit(FAILURES) from None
@@ -52,9 +56,11 @@ def told() -> Generator[None]:
         raise SystemExit(INTERRUPTED) from None
 
 
-def _close_stdout() -> None:
-    """Whoever read our output has gone; let the interpreter not complain of that when it flushes."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def _discard(stream: IO[str]) -> None:
+    """Whoever read this has gone, or its disk is full; let the interpreter not complain of that when it flushes."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def command_line(argv: Sequence[str] = ()) -> str:

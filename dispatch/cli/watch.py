@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from dispatch.center.base import DispatchCenter
 from dispatch.cli import rows
 from dispatch.cli.console import console as new_console
+from dispatch.cli.ending import warn
 from dispatch.record.progress import Progress, view
 from dispatch.terms.errors import CenterClosed
 from dispatch.terms.event import Event, Settled
@@ -64,25 +65,26 @@ class Watcher:
                 sys.stdout.write(line.decode())
 
     async def watch(self, center: DispatchCenter[Any, Any]) -> None:
-        """Show the run until cancelled."""
+        """Show the run until cancelled. What fails in showing it ends the showing, and not the run."""
         self.center = center
-        with self._show() as show:
-            try:
-                while True:
-                    with suppress(CenterClosed):
-                        self.progress.see(center.snapshot())
-                    self.progress.tick(time.monotonic())
-                    show()
-                    if self.error is not None:
-                        with suppress(CenterClosed):
-                            center.drain()
-                    await asyncio.sleep(LOOK)
-            finally:
+        screen = Screen(self._show())
+        try:
+            while True:
+                with suppress(CenterClosed):
+                    self.progress.see(center.snapshot())
                 self.progress.tick(time.monotonic())
-                show()
+                screen.draw()
+                if self.error is not None:
+                    with suppress(CenterClosed):
+                        center.drain()
+                await asyncio.sleep(LOOK)
+        finally:
+            self.progress.tick(time.monotonic())
+            screen.draw()
+            screen.close()
 
     @contextmanager
-    def _live(self) -> Generator[Any]:
+    def _live(self) -> Generator[Callable[[], None]]:
         from rich.live import Live
 
         console = new_console(stderr=True)
@@ -97,17 +99,41 @@ class Watcher:
             yield show
 
     @contextmanager
-    def _lines(self) -> Generator[Any]:
+    def _lines(self) -> Generator[Callable[[], None]]:
         due = time.monotonic() + FIRST_LINE
 
         def show() -> None:
             nonlocal due
             if time.monotonic() >= due:
                 due = time.monotonic() + LINES
-                said = f"{time.strftime('%H:%M:%S')}  {self.progress.line()}"
-                print(said, file=sys.stderr, flush=True)  # noqa: T201  (a program's word to its user)
+                warn(f"{time.strftime('%H:%M:%S')}  {self.progress.line()}")
 
         yield show
+
+
+class Screen:
+    """Where the run is shown, until that fails: then nothing is shown any more."""
+
+    def __init__(self, showing: AbstractContextManager[Callable[[], None]]) -> None:
+        self._stack = ExitStack()
+        self._draw: Callable[[], None] | None = None
+        with suppress(Exception):
+            self._draw = self._stack.enter_context(showing)
+
+    def draw(self) -> None:
+        """Show how it stands."""
+        if self._draw is None:
+            return
+        try:
+            self._draw()
+        except Exception:  # noqa: BLE001  (a terminal that is gone, or what rich makes of a size of nothing)
+            self.close()
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._draw = None
+        with suppress(Exception):
+            self._stack.close()
 
 
 def _told(event: Event) -> str:

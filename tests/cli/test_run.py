@@ -4,13 +4,14 @@ import json
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.center.facts import descendants, until_true
-from tests.cli.terminal import TARGETS, Typed, dispatch, on_terminal
+from tests.cli.terminal import COMMAND, ROOT, TARGETS, Typed, dispatch, environment, on_terminal
 
 GRADER = f"{TARGETS}:Grader"
 
@@ -90,6 +91,26 @@ def test_bad_lines_are_skipped_and_counted(tmp_path: Path) -> None:
     assert "and 5 more bad lines\n" in said.err
     assert "15 bad lines left out, 1 shards remain\n" in said.err
     assert said.out.startswith("1 done of 1 shards")
+
+
+def test_warnings_that_cannot_be_written(tmp_path: Path) -> None:
+    """With stderr on a full disk all is run, reported, and the exit code is that of the run."""
+    shards = tmp_path / "in.jsonl"
+    shards.write_text('x\n{"number": 1}\n')
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*COMMAND, "run", GRADER, "--shards", shards, "--skip-bad", "-j", "1"],
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=full,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+    assert ended.returncode == 0
+    assert ended.stdout.startswith("1 done of 1 shards")
 
 
 def test_json_lines() -> None:

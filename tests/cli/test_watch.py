@@ -1,6 +1,8 @@
 """The watcher writes every outcome before the run goes on, and ends the run when it cannot."""
 
+import asyncio
 import errno
+import io
 import json
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from dispatch import Done, Draining, Failed, Fault, Printed, Settled
 from dispatch.cli.watch import Watcher
 from dispatch.record.progress import Progress
+from dispatch.terms.errors import CenterClosed
 from dispatch.terms.shard import Entry, Origin
 
 ORIGIN = Origin(0, bytes)
@@ -33,9 +36,17 @@ class Center:
 
     drained = False
 
+    def __init__(self) -> None:
+        self.was_drained = asyncio.Event()
+
     def drain(self) -> None:
         """Yes."""
         self.drained = True
+        self.was_drained.set()
+
+    def snapshot(self) -> Any:
+        """It is not open."""
+        raise CenterClosed("snapshot")
 
 
 def settled(*indices: int) -> Settled:
@@ -79,3 +90,45 @@ def test_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     failed, draining = map(json.loads, capsys.readouterr().out.splitlines())
     assert (failed["cause"], failed["fault"]) == ("raised", {"type": "ValueError", "message": "no"})
     assert draining == {"event": "draining", "at": 2.0}
+
+
+class Gone(io.StringIO):
+    """A terminal that was closed."""
+
+    def isatty(self) -> bool:
+        """It was one."""
+        return True
+
+    def write(self, text: str, /) -> int:
+        """Not any more."""
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.asyncio
+async def test_what_fails_in_showing_ends_the_showing_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that is gone ends no run, and the watcher goes on with what else it does."""
+    monkeypatch.setattr("sys.stderr", Gone())
+    center: Any = Center()
+    watcher = Watcher(Progress(3), out=None, as_json=False)
+    watcher.error = OSError(errno.ENOSPC, "No space left on device")
+    watching = asyncio.create_task(watcher.watch(center))
+    await asyncio.wait_for(center.was_drained.wait(), 20)
+    watching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watching
+
+
+@pytest.mark.asyncio
+async def test_lines_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk under stderr ends no run either."""
+    monkeypatch.setattr("dispatch.cli.watch.FIRST_LINE", 0.0)
+    center: Any = Center()
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stderr", full)
+        watcher = Watcher(Progress(3), out=None, as_json=False)
+        watcher.error = OSError(errno.ENOSPC, "No space left on device")
+        watching = asyncio.create_task(watcher.watch(center))
+        await asyncio.wait_for(center.was_drained.wait(), 20)
+        watching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watching
