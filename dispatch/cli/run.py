@@ -83,6 +83,9 @@ def _checked(file: ShardFile | None, *, skip_bad: bool) -> bool:
     warn(*map(str, file.shown))
     if file.bad > len(file.shown):
         warn(f"and {file.bad - len(file.shown):,} more bad lines")
+    if file.broken:
+        warn("dispatch: nothing was run; what is behind the last of these lines cannot be read")
+        return False
     if skip_bad:
         warn(f"dispatch: {file.bad:,} bad lines left out, {file.total:,} shards remain")
     else:

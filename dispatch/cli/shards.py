@@ -15,7 +15,7 @@ import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -46,7 +46,8 @@ class BadLine(NamedTuple):
 class ShardFile:
     """The shards of a file, `-` for standard input; each pass over it reads it again.
 
-    After `check`: `total` shards, `bad` lines that are none and are left out, the first of them in `shown`.
+    After `check`: `total` shards, `bad` lines that are none and are left out, the first of them in `shown`;
+    `broken` if the last of them is where reading ends, so that nobody knows what is behind it.
     """
 
     def __init__(self, path: str, fitting: Fitting, *, id_field: str | None = None) -> None:
@@ -64,6 +65,7 @@ class ShardFile:
         self._fitting = fitting
         self._bytes = _twice(path)
         self.total = self.bad = 0
+        self.broken = False
         self.shown: list[BadLine] = []
 
     def close(self) -> None:
@@ -73,11 +75,12 @@ class ShardFile:
     def check(self) -> None:
         """Read every line. Takes about 3 s for a million short ones."""
         self.total = self.bad = 0
+        self.broken = False
         self.shown = []
         for found in self._lines():
             if isinstance(found, BadLine):
                 self.bad += 1
-                if len(self.shown) < SHOWN:
+                if len(self.shown) < SHOWN or self.broken:
                     self.shown.append(found)
             else:
                 self.total += 1
@@ -98,7 +101,8 @@ class ShardFile:
         try:
             for number, found in self._read(file):  # noqa: B007  (told where it ends badly)
                 yield found
-        except (csv.Error, EOFError, OSError, UnicodeDecodeError, zlib.error) as error:
+        except (csv.Error, EOFError, OSError, zlib.error) as error:
+            self.broken = True
             yield BadLine(self._name, number + 1, f"cannot be read from here on: {error}")
 
     def _jsonl(self, file: IO[bytes]) -> Iterator[tuple[int, Any]]:
@@ -115,11 +119,13 @@ class ShardFile:
                 yield number, BadLine(self._name, number, str(error))
 
     def _csv(self, file: IO[bytes]) -> Iterator[tuple[int, Any]]:
-        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        csv.field_size_limit(sys.maxsize)  # of the whole process; a line of JSON may be as long, too
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
         try:
             rows = csv.DictReader(text, strict=True)
             header = rows.fieldnames or ()
-            if not header or len(set(header)) < len(header):
+            if not header or len(set(header)) < len(header) or not _is_utf8(header):
+                self.broken = True
                 yield 1, BadLine(self._name, 1, "the first line must name the columns, each by its own name")
                 return
             for row in rows:
@@ -130,6 +136,8 @@ class ShardFile:
     def _row(self, row: dict[Any, Any], number: int, *, columns: int) -> Any:
         if None in row or None in row.values():
             return BadLine(self._name, number, f"the header names {columns} columns, and here are others")
+        if not _is_utf8(row.values()):
+            return BadLine(self._name, number, "not text in UTF-8")
         try:
             return self._shard(self._fitting.fit_text(row), row)
         except Misfit as error:
@@ -143,6 +151,15 @@ class ShardFile:
         if not isinstance(found, str | int) or isinstance(found, bool) or found == "":
             raise Misfit(f"its field {self._id_field!r} is no id: {found!r}")
         return Shard(payload, id=str(found))
+
+
+def _is_utf8(cells: Iterable[str]) -> bool:
+    """Whether these cells came from UTF-8: a byte that did not stands there as a surrogate, which has no encoding."""
+    text = "".join(cells)
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _twice(path: str) -> IO[bytes]:

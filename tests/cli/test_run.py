@@ -1,5 +1,6 @@
 """`dispatch run` and `dispatch plan`, typed as a user would: what is said, what is written, and the exit code."""
 
+import gzip
 import json
 import os
 import re
@@ -91,6 +92,16 @@ def test_bad_lines_are_skipped_and_counted(tmp_path: Path) -> None:
     assert "and 5 more bad lines\n" in said.err
     assert "15 bad lines left out, 1 shards remain\n" in said.err
     assert said.out.startswith("1 done of 1 shards")
+
+
+def test_a_file_that_breaks_off_is_not_skipped(tmp_path: Path) -> None:
+    """--skip-bad leaves lines out, and not the unknown rest of a file; nothing runs, and the exit code is 2."""
+    shards = tmp_path / "in.csv.gz"
+    shards.write_bytes(gzip.compress(b"number\n" + b"".join(b"%d\n" % n for n in range(5000)))[:-20])
+    said = dispatch("run", GRADER, "--shards", shards, "--skip-bad", "-j", 1)
+    assert (said.code, said.out) == (2, "")
+    assert "cannot be read from here on" in said.err
+    assert said.err.endswith("nothing was run; what is behind the last of these lines cannot be read\n")
 
 
 def test_warnings_that_cannot_be_written(tmp_path: Path) -> None:

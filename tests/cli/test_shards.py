@@ -71,6 +71,7 @@ def test_a_gzip_that_was_cut_off(tmp_path: Path, checked: Any) -> None:
     assert file.bad == 1
     assert str(file.shown[0]).startswith(f"{path}:")
     assert "cannot be read from here on" in file.shown[0].problem
+    assert file.broken
 
 
 def test_csv_becomes_what_the_runner_takes(tmp_path: Path, checked: Any) -> None:
@@ -92,12 +93,40 @@ def test_bad_lines_of_csv(tmp_path: Path, checked: Any) -> None:
     assert "names 2 columns" in bad(file)[1][1]
 
 
-@pytest.mark.parametrize("text", ["", "a,a\n1,2\n"])
-def test_csv_needs_a_header(tmp_path: Path, text: str, checked: Any) -> None:
-    """An empty file, or two columns of one name, is a bad first line."""
+@pytest.mark.parametrize("data", [b"", b"a,a\n1,2\n", b"a,\xff\n1,2\n"])
+def test_csv_needs_a_header(tmp_path: Path, data: bytes, checked: Any) -> None:
+    """In an empty file, or where two columns have one name or one has none, nothing can be read."""
     path = tmp_path / "data.csv"
-    path.write_text(text)
-    assert bad(checked(path)) == [(1, "the first line must name the columns, each by its own name")]
+    path.write_bytes(data)
+    file = checked(path)
+    assert bad(file) == [(1, "the first line must name the columns, each by its own name")]
+    assert file.broken
+
+
+def test_a_byte_that_is_no_text(tmp_path: Path, checked: Any) -> None:
+    """It makes its own line bad, and no other."""
+    path = tmp_path / "data.csv"
+    path.write_bytes(b"number,how\n1,halve\n2,\xff\n3,\xc3\xa4\n4,halve\n")
+    file = checked(path, GRADED)
+    assert bad(file) == [(3, "not text in UTF-8")]
+    assert not file.broken
+    assert list(file) == [Sample(1), Sample(3, "ä"), Sample(4)]
+
+
+def test_a_long_cell(tmp_path: Path, checked: Any) -> None:
+    """A cell may be as long as a line of JSON."""
+    path = tmp_path / "data.csv"
+    path.write_text(f"number,how\n1,{'x' * 200_000}\n")
+    assert checked(path, GRADED).bad == 0
+
+
+def test_a_quote_that_is_never_closed(tmp_path: Path, checked: Any) -> None:
+    """It takes the rest of the file with it, which is said."""
+    path = tmp_path / "data.csv"
+    path.write_text('number,how\n1,halve\n2,"halve\n3,halve\n')
+    file = checked(path, GRADED)
+    assert (file.total, file.bad, file.broken) == (1, 1, True)
+    assert bad(file)[0][1].startswith("cannot be read from here on")
 
 
 def test_bad_lines_of_json(tmp_path: Path, checked: Any) -> None:
