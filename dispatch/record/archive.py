@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from dispatch.record.lock import Owner, owner_of
-from dispatch.record.schema import attempt_of, connect_reader, fault_of, read_blob
+from dispatch.record.schema import attempt_of, connect_reader, database, fault_of, read_blob
+from dispatch.terms.errors import JournalError
 from dispatch.terms.event import Snapshot
 from dispatch.terms.outcome import Attempt, Fault
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ("Archive", "Happening", "Live", "Owner", "Record", "Run", "State")
 
+P = ParamSpec("P")
+T = TypeVar("T")
 State = Literal["running", "finished", "interrupted", "killed"]
 BUNCH = 256  # rows read at a time
 _RUN = ("id", "book", "state", "started_at", "ended_at", "runners", "resume", "drift", "total", "reused")
@@ -128,8 +132,24 @@ class Record(Struct):
         return found
 
 
+def _reading(method: Callable[Concatenate[Archive, P], T]) -> Callable[Concatenate[Archive, P], T]:
+    """A method that raises JournalError if what it reads is damaged: SQLite may say so, or what decodes a column."""
+
+    @wraps(method)
+    def reading(archive: Archive, /, *args: P.args, **options: P.kwargs) -> T:
+        try:
+            return method(archive, *args, **options)
+        except (sqlite3.Error, msgspec.MsgspecError, ValueError, TypeError) as error:
+            raise JournalError(database(archive.work_dir), f"it cannot be read: {error}") from error
+
+    return reading
+
+
 class Archive:
-    """A work_dir's journal, opened for reading; a context manager, to be used in one thread."""
+    """A work_dir's journal, opened for reading; a context manager, to be used in one thread.
+
+    Every question raises JournalError if what it reads is damaged.
+    """
 
     def __init__(self, work_dir: str, connection: sqlite3.Connection) -> None:
         self.work_dir = work_dir
@@ -177,6 +197,7 @@ class Archive:
         """All runs, the oldest first."""
         return self._runs("ORDER BY id")
 
+    @_reading
     def _runs(self, which: str) -> list[Run]:
         found: list[Run] = []
         for row in self._connection.execute(f"SELECT {', '.join(_OF_RUN)} FROM run {which}"):  # noqa: S608  (names of ours)
@@ -185,9 +206,10 @@ class Archive:
                 fields[name] = json.loads(fields[name])
             if fields["state"] == "running" and self.owner() is None:
                 fields["state"] = "killed"
-            found.append(Run(**fields))
+            found.append(msgspec.convert(fields, Run))
         return found
 
+    @_reading
     def live(self, run: int | None = None) -> Live | None:
         """How far a run (by default the newest) was when it last said so; None if it never did."""
         which = "id = ?" if run is not None else "id = (SELECT max(id) FROM run)"
@@ -200,23 +222,31 @@ class Archive:
     def events(self, *, run: int | None = None, after: int = 0) -> Iterator[Happening]:
         """The rare events of a run (by default of all), oldest first, those with an id over `after`."""
         while True:
-            rows = self._connection.execute(
-                "SELECT id, run, at, kind, body FROM event"
-                " WHERE id > ? AND run = coalesce(?, run) ORDER BY id LIMIT ?",
-                (after, run, BUNCH),
-            ).fetchall()
-            for number, of, at, kind, body in rows:
-                yield Happening(id=number, run=of, at=at, kind=kind, body=json.loads(body))
-            if len(rows) < BUNCH:
+            found = self._events(run, after)
+            yield from found
+            if len(found) < BUNCH:
                 return
-            after = rows[-1][0]
+            after = found[-1].id
+
+    @_reading
+    def _events(self, run: int | None, after: int) -> list[Happening]:
+        rows = self._connection.execute(
+            "SELECT id, run, at, kind, body FROM event WHERE id > ? AND run = coalesce(?, run) ORDER BY id LIMIT ?",
+            (after, run, BUNCH),
+        )
+        return [
+            Happening(id=number, run=of, at=at, kind=kind, body=json.loads(body))
+            for number, of, at, kind, body in rows
+        ]
 
     # Shards.
 
+    @_reading
     def book(self) -> int:
         """The book that the newest run writes; 0 if there was no run."""
         return int(self._connection.execute("SELECT coalesce(max(book), 0) FROM run").fetchone()[0])
 
+    @_reading
     def counts(self, *, book: int | None = None) -> dict[str, int]:
         """Recorded outcomes of a book (by default the newest) by kind and cause, as in Report.counts.
 
@@ -247,10 +277,12 @@ class Archive:
         last = self._first(wanted + 1) - 1 if wanted < newest else self._last()
         return first, last
 
+    @_reading
     def _first(self, book: int) -> int:
         row = self._connection.execute("SELECT min(book_first) FROM run WHERE book = ?", (book,)).fetchone()
         return int(row[0] or 1)
 
+    @_reading
     def _last(self) -> int:
         return int(self._connection.execute("SELECT coalesce(max(id), 0) FROM shard").fetchone()[0])
 
@@ -294,6 +326,7 @@ class Archive:
             )
         return found
 
+    @_reading
     def _records(self, which: str, *values: Any) -> list[Record]:
         question = f"SELECT {_RECORD} FROM shard LEFT JOIN outcome ON outcome.shard = shard.id WHERE {which}"  # noqa: S608  (ours)
         rows = self._connection.execute(question, values)
@@ -304,6 +337,7 @@ class Archive:
         fields["fault"], fields["_archive"] = fault_of(columns[-1]), self
         return Record(**fields)
 
+    @_reading
     def attempts(self, shard: int) -> list[Attempt]:
         """Every execution of a shard (its row id), in every run; a lost one has a fault with the cause "lost"."""
         rows = self._connection.execute(
@@ -312,6 +346,7 @@ class Archive:
         )
         return [attempt_of(*row) for row in rows]
 
+    @_reading
     def blob(
         self, table: Literal["shard", "outcome"], column: Literal["payload", "value"], shard: int
     ) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -137,6 +138,20 @@ def test_where_nothing_was_recorded(command: str, tmp_path: Path) -> None:
     said = dispatch(command, tmp_path)
     assert said.code == 3
     assert "there is no journal here" in said.err
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("command", ["status", "show", "stop", "export"])
+def test_a_record_that_is_damaged(recorded: Recorded, command: str, tmp_path: Path) -> None:
+    """One line says that it cannot be read; exit code 3."""
+    work_dir = tmp_path / "work"
+    shutil.copytree(recorded.path, work_dir)
+    journal = work_dir / "journal.db"
+    data = journal.read_bytes()
+    journal.write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))  # behind the page that says what it is
+    said = dispatch(command, work_dir)
+    assert said.code == 3
+    assert "it cannot be read" in said.err
     assert "Traceback" not in said.err
 
 

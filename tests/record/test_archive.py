@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,3 +120,32 @@ def test_a_person_can_ask(tmp_path: Path) -> None:
         add_shard(tables, 2, kind="")
         rows = tables.execute("SELECT name, kind, cause, attempts, at FROM outcomes").fetchall()
     assert rows == [("q1", "done", "", 1, "1970-01-01 00:00:01"), ("1", "", "", 0, None)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "question"),
+    [
+        ("UPDATE run SET argv = '{'", lambda archive: archive.last_run()),
+        ("UPDATE run SET runners = 5", lambda archive: archive.runs()),
+        ("UPDATE run SET live = 'x'", lambda archive: archive.live()),
+        ("UPDATE event SET body = x'ff'", lambda archive: list(archive.events())),
+        ("UPDATE outcome SET fault = x'c1'", lambda archive: list(archive.outcomes())),
+        ("UPDATE attempt SET fault = x'c1'", lambda archive: next(archive.outcomes()).attempts),
+        ("UPDATE shard SET payload = x'c1'", lambda archive: next(archive.outcomes()).payload),
+        ("DROP TABLE outcome", lambda archive: archive.counts()),
+        ("DROP TABLE shard", lambda archive: archive.total()),
+        ("DROP TABLE run", lambda archive: archive.book()),
+    ],
+)
+def test_what_is_damaged_is_told(tmp_path: Path, damage: str, question: Any) -> None:
+    """Whatever is asked of it, a damaged journal is a JournalError that names the file."""
+    with writing(tmp_path) as tables:
+        add_run(tables)
+        add_shard(tables, 1)
+        tables.execute("INSERT INTO event (run, at, kind, body) VALUES (1, 1.0, 'draining', '{}')")
+        tables.execute(damage)
+    with (
+        Archive.open(tmp_path) as archive,
+        pytest.raises(JournalError, match=r"journal\.db: it cannot be read"),
+    ):
+        question(archive)
