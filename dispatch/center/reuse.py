@@ -190,14 +190,19 @@ class Reuse:
         entry.alone = self._recall.lost(known.id) >= LOST_OFTEN
 
     def _take(self, entry: Entry, known: Known, admitted: Admitted) -> bool:
-        """Reuse one outcome; False if its value cannot be read: the annotation has changed, and no version."""
+        """Reuse one outcome; False if its value cannot be read, so that it must run again.
+
+        Its file is gone or damaged, or the annotation has changed, and no version.
+        """
         if known.kind == "failed":
             fault = self._recall.fault(known.id)
             assert fault is not None
             entry.history = self._recall.history(known.id)
             admitted.failed.append(Failed(fault=fault, entry=entry))
         else:
-            raw = known.value if known.value is not None else self._recall.value(known.id) or b"\xc0"
+            raw = known.value if known.value is not None else self._recall.value(known.id)
+            if raw is None:
+                return False
             codec = self._codecs.get(entry.runner or known.runner, self._default)
             try:
                 value = codec.decode_value(raw)

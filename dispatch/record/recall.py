@@ -22,6 +22,7 @@ __all__ = ("Known", "Recall", "Row")
 AHEAD = 1024  # rows read at a time
 SOME = 32  # rows at a time of those, so that few values of the largest size are held
 AHEAD_BYTES = 8 * 1024 * 1024  # of values; then fewer are read
+NOTHING = b"\xc0"  # None, encoded: what a row says that holds no value
 REMEMBERED = 10_000  # digests of which it is remembered how far they were looked up
 
 
@@ -257,9 +258,13 @@ class Recall:
         return cast("int", self._ask("SELECT lost FROM shard WHERE id = ?", shard)[0])
 
     def value(self, shard: int) -> bytes | None:
-        """The encoded value of a shard, also from its file. Raises JournalError if that is gone."""
-        found = self._ask("SELECT value, value_file FROM outcome WHERE shard = ?", shard)
-        return read_blob(self._work_dir, *found)
+        """The encoded value of a shard, also from its file; None if that cannot be read."""
+        inline, file = self._ask("SELECT value, value_file FROM outcome WHERE shard = ?", shard)
+        try:
+            data = read_blob(self._work_dir, inline, file)
+        except JournalError:
+            return None
+        return NOTHING if data is None else data
 
     def fault(self, shard: int) -> Fault | None:
         """Why a shard failed."""

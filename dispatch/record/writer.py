@@ -206,8 +206,9 @@ _STATEMENTS = {(table, size): _statement(table, size) for table in WIDTHS for si
 
 def _keep(directory: str, name: str, data: bytes) -> None:
     path = os.path.join(directory, name)
-    if os.path.exists(path):
-        return  # the same content: its name is its digest
+    with suppress(FileNotFoundError):
+        if os.path.getsize(path) == len(data):
+            return  # the same content: its name is its digest; a file that was cut off since is written again
     os.makedirs(directory, exist_ok=True)
     part = f"{path}.part"
     with open(part, "wb") as file:

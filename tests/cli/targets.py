@@ -53,6 +53,11 @@ def anything(payload):
     return payload
 
 
+def large(number: int) -> str:
+    """A value that the record keeps in a file of its own."""
+    return str(number) * 2_000_000
+
+
 def needs_threads(payload: int) -> list[str]:
     """Who is loaded in the worker, of what is heavy."""
     return sorted({"typer", "rich", "dispatch.cli.app"} & set(sys.modules))

@@ -14,7 +14,7 @@ from dispatch.cli.status import find_work_dir
 from dispatch.terms.errors import ConfigError
 from tests.center.facts import until_true
 from tests.cli.conftest import Going, Recorded
-from tests.cli.terminal import Typed, dispatch
+from tests.cli.terminal import TARGETS, Typed, dispatch
 
 
 def told(work_dir: object) -> dict[str, Any]:
@@ -139,6 +139,24 @@ def test_where_nothing_was_recorded(command: str, tmp_path: Path) -> None:
     assert said.code == 3
     assert "there is no journal here" in said.err
     assert "Traceback" not in said.err
+
+
+def test_values_that_are_gone_or_cut_off(tmp_path: Path) -> None:
+    """Their shards run again, and only those; then the record is whole."""
+    shards = tmp_path / "in.jsonl"
+    shards.write_text("1\n2\n3\n4\n")
+    work_dir = tmp_path / "work"
+    arguments = ("run", f"{TARGETS}:large", "--shards", shards, "--work-dir", work_dir, "-j", 1)
+    assert dispatch(*arguments).code == 0
+    gone, cut, empty, whole = files = list((work_dir / "values").iterdir())
+    gone.unlink()
+    os.truncate(cut, 1_000_000)
+    os.truncate(empty, 0)
+    said = dispatch(*arguments)
+    assert said.code == 0, said.err
+    assert told(work_dir)["reused"] == 1
+    assert {file.stat().st_size for file in files} == {whole.stat().st_size}
+    assert len(dispatch("export", work_dir).lines) == 4
 
 
 @pytest.mark.parametrize("command", ["status", "show", "stop", "export"])

@@ -1,6 +1,7 @@
 """What was posted is written in groups, then told; after an error nothing is told any more."""
 
 import asyncio
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -146,3 +147,14 @@ async def test_large_blobs_go_to_files(tmp_path: Path) -> None:
     with closing(connect_reader(str(tmp_path))) as connection:
         rows = connection.execute("SELECT payload, payload_file FROM shard").fetchall()
     assert rows == [(None, file.name)] * 2
+
+
+async def test_a_file_that_was_cut_off_is_written_again(tmp_path: Path) -> None:
+    """What stands in a file that has not its size any more is no value: the file is replaced."""
+    writer = await started(tmp_path)
+    await told(writer, shard_act(1, b"x" * (1 << 21), large=True))
+    [file] = (tmp_path / "values").iterdir()
+    os.truncate(file, 1000)
+    await told(writer, shard_act(2, b"x" * (1 << 21), large=True))
+    await closed(writer)
+    assert file.read_bytes() == b"x" * (1 << 21)
