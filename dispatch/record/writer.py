@@ -126,7 +126,7 @@ class Writer:
             return False
         try:
             self._commit(acts)
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:  # noqa: BLE001  (whatever it is: a thread that died unheard would hang the run)
             with suppress(sqlite3.Error):
                 self._connected.rollback()
             self._tell(self._failed, acts, JournalError(database(self._work_dir), _sentence(error)))
@@ -224,7 +224,7 @@ def _keep(directory: str, name: str, data: bytes) -> None:
 
 
 def _sentence(error: Exception) -> str:
-    return f"it cannot be written: {error}"
+    return f"it cannot be written: {str(error) or type(error).__name__}"
 
 
 def _told(acts: list[Act]) -> None:

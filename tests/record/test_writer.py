@@ -117,6 +117,23 @@ async def test_after_an_error_nothing_is_told(tmp_path: Path) -> None:
     assert count(tmp_path) == 1
 
 
+async def test_any_error_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that is neither of SQLite's nor of the disk's: what was posted is dropped, and nobody waits for ever."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("dispatch.record.writer._keep", fail)
+    writer = await started(tmp_path)
+    heard: list[Any] = []
+    writer.on_error = heard.append
+    writer.post(shard_act(1, b"x" * (1 << 21), large=True, dropped=lambda: heard.append("dropped")))
+    await asyncio.wait_for(writer.ended.wait(), 20)
+    error, *rest = heard
+    assert str(error).endswith("it cannot be written: MemoryError")
+    assert rest == ["dropped"]
+
+
 async def test_what_fails_to_open_is_raised_where_it_is_awaited(tmp_path: Path) -> None:
     """An error of the opener's comes out of the future, and the thread is over."""
 
