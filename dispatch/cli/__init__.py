@@ -9,6 +9,8 @@ it holds does not match); 130 interrupted, and resumable where there is a work d
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 
 __all__ = ("main",)
@@ -18,6 +20,7 @@ EXTRA = ("click", "rich", "typer")
 
 def main() -> None:
     """Run the command of `sys.argv`; always leaves by SystemExit. Without typer and rich it says how to get them."""
+    _prepare_streams()
     try:
         from dispatch.cli.app import app
     except ModuleNotFoundError as error:
@@ -29,3 +32,16 @@ def main() -> None:
         )
         raise SystemExit(2) from None
     app(prog_name="dispatch")
+
+
+def _prepare_streams() -> None:
+    """Where a stream was closed there is one that says nothing, and what it cannot encode is escaped."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            fd = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(fd, True)  # workers get it, too
+            stream = open(fd, mode, closefd=False)  # noqa: SIM115  (as long as the process)
+            setattr(sys, name, stream)
+        if mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -13,7 +13,17 @@ from typing import IO
 from dispatch.cli.options import BrokenTarget
 from dispatch.terms.errors import ConfigError, DispatchError, JournalError, RunDrifted, WorkDirOccupied
 
-__all__ = ("ALL_DONE", "FAILURES", "INTERRUPTED", "REFUSED", "USAGE", "command_line", "told", "warn")
+__all__ = (
+    "ALL_DONE",
+    "FAILURES",
+    "INTERRUPTED",
+    "REFUSED",
+    "USAGE",
+    "command_line",
+    "say_json",
+    "told",
+    "warn",
+)
 
 ALL_DONE, FAILURES, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -25,6 +35,12 @@ def warn(*lines: str) -> None:
             print(line, file=sys.stderr, flush=True)  # noqa: T201  (a program's word to its user)
     except OSError:
         _discard(sys.stderr)
+
+
+def say_json(line: bytes) -> None:
+    """A line of JSON on stdout, in UTF-8 whatever the terminal's encoding: its readers are programs."""
+    sys.stdout.buffer.write(line)
+    sys.stdout.flush()
 
 
 @contextmanager

@@ -44,9 +44,7 @@ class Asked(Struct, frozen=True, kw_only=True):
 
     def configuration(self) -> DispatchConfig:
         """The file's configuration, with the options over it. Raises ConfigError for what makes no sense."""
-        base = (
-            DispatchConfig() if self.config is None else DispatchConfig.load(_text("--config", self.config))
-        )
+        base = DispatchConfig() if self.config is None else _load(self.config)
         policy = base.policy
         retry = policy.retry if self.retries is None else replace(policy.retry, attempts=self.retries + 1)
         policy = _over(policy, timeout=self.timeout, isolation=self.isolation, retry=retry)
@@ -58,6 +56,8 @@ class Asked(Struct, frozen=True, kw_only=True):
             "allow_drift": self.allow_drift or None,
         }
         configured: DispatchConfig = _over(base, policy=policy, **given)
+        if configured.work_dir == "":
+            raise ConfigError("--work-dir", "", "name a directory")
         return configured
 
     def center(self, config: DispatchConfig) -> DispatchCenter[Any, Any]:
@@ -72,7 +72,7 @@ class Asked(Struct, frozen=True, kw_only=True):
         if self.shared is not None:
             try:
                 param = msgspec.json.decode(_text("--shared", self.shared))
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise ConfigError("--shared", self.shared, f"not JSON: {error}") from None
         return target.make(found, config, shared_param=param)
 
@@ -87,6 +87,14 @@ class Asked(Struct, frozen=True, kw_only=True):
 
 def _over(base: Any, **options: Any) -> Any:
     return replace(base, **{name: value for name, value in options.items() if value is not None})
+
+
+def _load(path: str) -> DispatchConfig:
+    text = _text("--config", path)
+    try:
+        return DispatchConfig.load(text)
+    except ConfigError as error:
+        raise ConfigError("--config", path, error.cure) from None
 
 
 def _text(option: str, path: str) -> bytes:

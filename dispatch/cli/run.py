@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from dispatch.center.base import DispatchCenter
 from dispatch.center.registry import RunnerType
 from dispatch.cli import rows
-from dispatch.cli.ending import ALL_DONE, FAILURES, INTERRUPTED, USAGE, command_line, warn
+from dispatch.cli.ending import ALL_DONE, FAILURES, INTERRUPTED, USAGE, command_line, say_json, warn
 from dispatch.cli.options import Asked
 from dispatch.cli.plan import plan_lines
 from dispatch.cli.shards import ShardFile
@@ -57,7 +57,7 @@ def plan(asked: Asked, *, as_json: bool = False) -> int:
     if found is None:  # a centre of the user's, registered as "dummy"
         raise ConfigError("runner_type", config.runner_type, "this centre makes no plan")
     if as_json:
-        _print(msgspec.json.encode(found).decode())
+        say_json(msgspec.json.encode(found) + b"\n")
     else:
         _print(*plan_lines(found))
     return FAILURES if found.problems else ALL_DONE
@@ -138,7 +138,7 @@ async def _watched(center: DispatchCenter[Any, Any], shards: Any, watcher: Watch
 def _conclude(report: Report[Any], *, work_dir: str | None, out: str | None, as_json: bool) -> None:
     """Say what came of it, and where to look next."""
     if as_json:
-        _print(json_report(report))
+        say_json(json_report(report))
         return
     _print(str(report))
     after: list[str] = []
@@ -156,7 +156,7 @@ def _conclude(report: Report[Any], *, work_dir: str | None, out: str | None, as_
         _print("", *after)
 
 
-def json_report(report: Report[Any]) -> str:
+def json_report(report: Report[Any]) -> bytes:
     """A report as one line of JSON, without its outcomes."""
     told = {
         "event": "report",
@@ -169,7 +169,7 @@ def json_report(report: Report[Any]) -> str:
         "interrupted": report.interrupted,
         "workers": report.workers,
     }
-    return msgspec.json.encode(told).decode()
+    return msgspec.json.encode(told) + b"\n"
 
 
 def _print(*lines: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,7 +17,7 @@ from rich.text import Text
 
 from dispatch.cli.console import console as new_console
 from dispatch.cli.console import plain
-from dispatch.cli.ending import ALL_DONE, command_line
+from dispatch.cli.ending import ALL_DONE, command_line, say_json
 from dispatch.record.archive import Archive, Run
 from dispatch.record.progress import Progress, clock, counts_text, view
 from dispatch.terms.errors import ConfigError
@@ -75,8 +74,7 @@ def status(work_dir: str | None, *, watch: bool = False, as_json: bool = False) 
 def _print_json(archive: Archive, progress: Progress, *, watch: bool) -> None:
     while True:
         seen = look(archive, progress)
-        sys.stdout.write(msgspec.json.encode(seen).decode() + "\n")
-        sys.stdout.flush()
+        say_json(msgspec.json.encode(seen) + b"\n")
         if not watch or seen.state != "running":
             return
         time.sleep(LOOK)

@@ -45,7 +45,7 @@ class Watcher:
             if isinstance(event, Settled):
                 self._settled(event.outcomes)
             elif self._json and (line := _told(event)):
-                sys.stdout.write(line)
+                sys.stdout.buffer.write(line)
             if self._json:
                 sys.stdout.flush()  # who reads this may act on it
         except Exception as error:  # noqa: BLE001  (a full disk, a closed pipe: told by `run`)
@@ -62,7 +62,7 @@ class Watcher:
             if self._out is not None:
                 self._out.add(outcome.index, line)
             if self._json:
-                sys.stdout.write(line.decode())
+                sys.stdout.buffer.write(line)
 
     async def watch(self, center: DispatchCenter[Any, Any]) -> None:
         """Show the run until cancelled. What fails in showing it ends the showing, and not the run."""
@@ -136,10 +136,10 @@ class Screen:
             self._stack.close()
 
 
-def _told(event: Event) -> str:
-    """A rare event as a line of JSON; "" for what is too frequent to be told."""
+def _told(event: Event) -> bytes:
+    """A rare event as a line of JSON, in UTF-8; nothing for what is too frequent to be told."""
     plain: dict[str, Any] = msgspec.to_builtins(event)
     kind = plain.pop("type")
     if kind in ("printed", "progressed"):
-        return ""
-    return msgspec.json.encode({"event": kind, **plain}).decode() + "\n"
+        return b""
+    return msgspec.json.encode({"event": kind, **plain}) + b"\n"

@@ -31,6 +31,7 @@ __all__ = ("Archive", "Happening", "Live", "Owner", "Record", "Run", "State")
 P = ParamSpec("P")
 T = TypeVar("T")
 State = Literal["running", "finished", "interrupted", "killed"]
+DIGITS = 18  # of a position: more are beyond what SQLite counts
 BUNCH = 256  # rows read at a time
 _RUN = ("id", "book", "state", "started_at", "ended_at", "runners", "resume", "drift", "total", "reused")
 _RECORD = (
@@ -320,7 +321,7 @@ class Archive:
         """The shards with this supplied id, else those at this position (several, where the input had changed)."""
         span = self._span(book)
         found = self._records("label = ? AND label <> '' AND shard.id BETWEEN ? AND ?", name, *span)
-        if not found and name.isdecimal():
+        if not found and name.isdecimal() and len(name) <= DIGITS:
             found = self._records(
                 "position = ? AND label = '' AND shard.id BETWEEN ? AND ?", int(name), *span
             )

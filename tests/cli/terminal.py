@@ -37,12 +37,12 @@ def environment() -> dict[str, str]:
     return {**{name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}, **told}
 
 
-def dispatch(*arguments: object, text: str | None = None, cwd: Path = ROOT) -> Said:
-    """Run a command to its end; `text` is its standard input."""
+def dispatch(*arguments: object, text: str | None = None, cwd: Path = ROOT, **variables: str) -> Said:
+    """Run a command to its end; `text` is its standard input, `variables` are added to its environment."""
     ended = subprocess.run(
         [*COMMAND, *map(str, arguments)],
         cwd=cwd,
-        env=environment(),
+        env={**environment(), **variables},
         input=text or "",
         capture_output=True,
         text=True,

@@ -43,6 +43,7 @@ def test_an_option_overrides_the_file(tmp_path: Path) -> None:
         ({"config": "/no/such/file"}, "--config is '/no/such/file': No such file"),
         ({"timeout": -1.0}, "policy.timeout is -1.0"),
         ({"jobs": 0}, "data_parallel is 0"),
+        ({"work_dir": ""}, "--work-dir is '': name a directory"),
     ],
 )
 def test_a_wrong_option_is_named(options: Any, says: str) -> None:
@@ -52,11 +53,17 @@ def test_a_wrong_option_is_named(options: Any, says: str) -> None:
 
 
 def test_a_wrong_field_of_the_file_is_named(tmp_path: Path) -> None:
-    """An unknown field of the TOML file is an error that names it."""
+    """An unknown field of the TOML file, or a wrong value, is an error that names it and the file."""
     path = tmp_path / "run.toml"
-    path.write_text("data_paralel = 3\n")
-    with pytest.raises(ConfigError, match="data_paralel"):
-        asked(config=str(path)).configuration()
+    for text, says in (
+        (b"data_paralel = 3", "data_paralel"),
+        (b"[policy]\ntimeout = -1", r"policy.timeout|\$\.policy"),
+        (b"=", ""),
+        (b"\xff", ""),
+    ):
+        path.write_bytes(text)
+        with pytest.raises(ConfigError, match=rf"--config is '{path}': .*({says})"):
+            asked(config=str(path)).configuration()
 
 
 def test_a_shared_param_is_json(tmp_path: Path) -> None:
@@ -65,9 +72,10 @@ def test_a_shared_param_is_json(tmp_path: Path) -> None:
     path.write_text('{"a": [1]}')
     given = asked(target="tests.cli.targets:add", shared=str(path))
     assert given.center(DispatchConfig()).get_shared_param() == {"a": [1]}
-    path.write_text("{")
-    with pytest.raises(ConfigError, match=r"--shared is '.*params.json': not JSON"):
-        given.center(DispatchConfig())
+    for data in (b"{", b'"\xff"'):
+        path.write_bytes(data)
+        with pytest.raises(ConfigError, match=r"--shared is '.*params.json': not JSON"):
+            given.center(DispatchConfig())
 
 
 def test_shards_must_come_from_somewhere() -> None:

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -143,6 +144,39 @@ def test_json_lines() -> None:
     assert told[-1]["event"] == "report"
     assert told[-1]["counts"] == {"done": 1, "failed": 1, "raised": 1}
     assert (told[-1]["total"], told[-1]["coverage"], told[-1]["interrupted"]) == (2, 0.5, False)
+
+
+def test_what_a_terminal_cannot_encode(tmp_path: Path) -> None:
+    """It is escaped for a person, and for a program JSON stays UTF-8; the exit code is the run's."""
+    shards = lines(tmp_path / "in.jsonl", {"number": 2, "how": "raise", "id": "\U0001f600"})
+    work_dir = tmp_path / "work"
+    arguments = ("--shards", shards, "--id", "id", "-j", 1, "--work-dir", work_dir)
+    said = dispatch("run", GRADER, *arguments, "--json", PYTHONIOENCODING="ascii")
+    assert said.code == 1, said.err
+    assert [line["id"] for line in said.lines if "outcome" in line] == ["\U0001f600"]
+    said = dispatch("show", work_dir, "--failed", PYTHONIOENCODING="ascii")
+    assert said.code == 0, said.err
+    assert said.out.startswith("shard \\U0001f600  failed: raised\n")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed(tmp_path: Path, closed: str) -> None:
+    """A run needs none of them."""
+    out = tmp_path / "out.jsonl"
+    shards = numbers(tmp_path / "in.jsonl", 3)
+    command = shlex.join([*COMMAND, "run", GRADER, "--shards", str(shards), "--out", str(out), "-j", "1"])
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f"{command} {closed}"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    assert [row["value"] for row in rows(out)] == [0.0, 0.5, 1.0]
 
 
 def test_a_centre_brings_its_own_shards() -> None:

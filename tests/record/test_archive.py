@@ -79,8 +79,11 @@ def test_shards_are_found_by_name(tmp_path: Path) -> None:
         for payload, label in enumerate(["", "q1", "0", ""]):
             add_shard(tables, payload, label=label)
     with Archive.open(tmp_path) as archive:
-        found = {name: [record.shard for record in archive.find(name)] for name in ("q1", "0", "3", "1", "x")}
-        assert found == {"q1": [2], "0": [3], "3": [4], "1": [], "x": []}
+        found = {
+            name: [record.shard for record in archive.find(name)]
+            for name in ("q1", "0", "3", "1", "x", "9" * 20)
+        }
+        assert found == {"q1": [2], "0": [3], "3": [4], "1": [], "x": [], "9" * 20: []}
 
 
 def test_books_stand_apart(tmp_path: Path) -> None:
