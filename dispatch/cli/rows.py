@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import tempfile
 from array import array
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import msgspec
 
@@ -58,9 +59,15 @@ def _fault_row(fault: Fault) -> dict[str, Any]:
 
 
 def encode(told: dict[str, Any]) -> bytes:
-    """A row as one line of JSON. A value that JSON cannot hold is told as text, in `value_repr`."""
+    """A row as one line of JSON. A value that JSON cannot hold is told as text, in `value_repr`.
+
+    A number that is none, or infinite, is null in JSON; `value_repr` says that it was one.
+    """
     try:
-        return msgspec.json.encode(told, enc_hook=_plain) + b"\n"
+        line = msgspec.json.encode(told, enc_hook=_plain)
+        if b"null" in line and _has_nonfinite(told.get("value")):
+            line = msgspec.json.encode({**told, "value_repr": repr(told["value"])}, enc_hook=_plain)
+        return line + b"\n"
     except Exception:  # noqa: BLE001  (whatever a hook or a property of the value raises)
         told = {**told, "value": None, "value_repr": repr(told.get("value"))}
         return msgspec.json.encode(told, enc_hook=repr) + b"\n"
@@ -69,9 +76,25 @@ def encode(told: dict[str, Any]) -> bytes:
 def as_text(value: Any) -> str:
     """A value as JSON text; its repr if JSON cannot hold it."""
     try:
-        return msgspec.json.encode(value, enc_hook=_plain).decode()
+        text = msgspec.json.encode(value, enc_hook=_plain).decode()
+        return repr(value) if "null" in text and _has_nonfinite(value) else text
     except Exception:  # noqa: BLE001  (the same)
         return repr(value)
+
+
+def _has_nonfinite(value: Any) -> bool:
+    """Whether a float in it is NaN or infinite, which JSON has no number for."""
+    rest = [msgspec.to_builtins(value, builtin_types=(bytes, bytearray), enc_hook=_plain)]
+    while rest:
+        each = rest.pop()
+        if isinstance(each, float):
+            if not math.isfinite(each):
+                return True
+        elif isinstance(each, dict):
+            rest.extend(cast("dict[object, object]", each).values())
+        elif isinstance(each, list | tuple):
+            rest.extend(cast("list[object]", each))
+    return False
 
 
 def _plain(value: Any) -> Any:

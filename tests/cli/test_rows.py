@@ -72,6 +72,27 @@ def test_a_value_that_json_cannot_hold() -> None:
     assert rows.as_text({(1, 2): 3}) == "{(1, 2): 3}"
 
 
+class Loss(msgspec.Struct):
+    """A value with a float in it."""
+
+    loss: float
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), -float("inf"), {"a": [1, (float("nan"), None)]}, Loss(float("inf"))]
+)
+def test_a_float_that_json_has_no_number_for(value: Any) -> None:
+    """Null stands for it, as JSON has it, and the text says what it was."""
+    assert told(Done(value=value, entry=Entry(0, b"", ORIGIN)))["value_repr"] == repr(value)
+    assert rows.as_text(value) == repr(value)
+
+
+@pytest.mark.parametrize("value", [None, [None, 1.5], "null", {"a": Model(n=1), "b": None}])
+def test_null_is_null(value: Any) -> None:
+    """What is None needs no text."""
+    assert "value_repr" not in told(Done(value=value, entry=Entry(0, b"", ORIGIN)))
+
+
 def test_rows_are_written_in_input_order(tmp_path: Path) -> None:
     """Whatever the order in which they came; nothing else is left beside the file."""
     path = tmp_path / "out.jsonl"
