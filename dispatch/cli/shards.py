@@ -67,6 +67,7 @@ class ShardFile:
         self.total = self.bad = 0
         self.broken = False
         self.shown: list[BadLine] = []
+        self._repeated: set[int] = set()  # lines whose id stands further up
 
     def close(self) -> None:
         """Let the file go."""
@@ -77,13 +78,21 @@ class ShardFile:
         self.total = self.bad = 0
         self.broken = False
         self.shown = []
-        for found in self._lines():
-            if isinstance(found, BadLine):
-                self.bad += 1
-                if len(self.shown) < SHOWN or self.broken:
-                    self.shown.append(found)
-            else:
+        self._repeated = set()
+        met: dict[int, int] = {}  # the line of each id, by its hash: 8 bytes, whatever its length
+        for number, found in self._lines():
+            told = found
+            if self._id_field is not None and isinstance(found, Shard):
+                first = met.setdefault(hash(found.id), number)
+                if first != number:
+                    self._repeated.add(number)
+                    told = BadLine(self._name, number, f"id {found.id!r} stands on line {first} too")
+            if not isinstance(told, BadLine):
                 self.total += 1
+                continue
+            self.bad += 1
+            if len(self.shown) < SHOWN or self.broken:
+                self.shown.append(told)
 
     def __len__(self) -> int:
         """The shards of the last `check`."""
@@ -91,19 +100,22 @@ class ShardFile:
 
     def __iter__(self) -> Iterator[Any]:
         """The shards, bad lines left out."""
-        return (found for found in self._lines() if not isinstance(found, BadLine))
+        for number, found in self._lines():
+            if not isinstance(found, BadLine) and number not in self._repeated:
+                yield found
 
-    def _lines(self) -> Iterator[Any]:
-        """Payloads, or Shards where an id is told, and BadLines between them."""
+    def _lines(self) -> Iterator[tuple[int, Any]]:
+        """By their lines payloads, or Shards where an id is told, and BadLines between them."""
         self._bytes.seek(0)
         file: Any = gzip.GzipFile(fileobj=self._bytes) if self._zipped else self._bytes
         number = 0
         try:
-            for number, found in self._read(file):  # noqa: B007  (told where it ends badly)
-                yield found
+            for number, found in self._read(file):
+                yield number, found
         except (csv.Error, EOFError, OSError, zlib.error) as error:
             self.broken = True
-            yield BadLine(self._name, number + 1, f"cannot be read from here on: {error}")
+            number += 1
+            yield number, BadLine(self._name, number, f"cannot be read from here on: {error}")
 
     def _jsonl(self, file: IO[bytes]) -> Iterator[tuple[int, Any]]:
         fit, decode = self._fitting.fit, msgspec.json.decode

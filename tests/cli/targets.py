@@ -77,6 +77,16 @@ class Own(DataParallelDispatchCenter):
         return iter((1, 2, 3))
 
 
+class Twice(DataParallelDispatchCenter):
+    """Brings two shards of one id."""
+
+    runner = double
+
+    def iter_shards(self):
+        """The same twice."""
+        return iter((Shard(1, id="a"), Shard(1, id="a")))
+
+
 class Broken(Runner):
     """Cannot be made ready."""
 

@@ -84,6 +84,15 @@ def test_bad_lines_before_anything_runs(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+def test_an_id_that_stands_twice(tmp_path: Path) -> None:
+    """It is told with both lines before anything runs; exit code 2."""
+    shards = lines(tmp_path / "in.jsonl", *({"number": n, "id": f"k{n % 40}"} for n in range(41)))
+    said = dispatch("run", GRADER, "--shards", shards, "--id", "id", "--work-dir", tmp_path / "work")
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith(f"{shards}:41: id 'k0' stands on line 1 too\n")
+    assert not (tmp_path / "work").exists()
+
+
 def test_bad_lines_are_skipped_and_counted(tmp_path: Path) -> None:
     """With --skip-bad the others run."""
     shards = tmp_path / "in.jsonl"
@@ -353,10 +362,9 @@ def test_plan(tmp_path: Path) -> None:
     assert len(plan["shards"]) == 30
 
 
-def test_a_plan_with_problems(tmp_path: Path) -> None:
+def test_a_plan_with_problems() -> None:
     """Shards that could not be delivered are named; exit code 1."""
-    shards = lines(tmp_path / "in.jsonl", {"number": 1, "id": "a"}, {"number": 2, "id": "a"})
-    said = dispatch("plan", GRADER, "--shards", shards, "--id", "id")
+    said = dispatch("plan", f"{TARGETS}:Twice")
     assert said.code == 1
     assert "undeliverable 1\n  a: another shard has this id\n" in said.out
 

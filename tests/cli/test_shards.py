@@ -151,7 +151,7 @@ def test_only_the_first_bad_lines_are_kept(tmp_path: Path, checked: Any) -> None
 
 
 def test_ids_from_a_field(tmp_path: Path, checked: Any) -> None:
-    """A field may hold each shard's id; where it is missing the line is bad."""
+    """A field may hold each shard's id; where it is missing, or stands further up, the line is bad."""
     path = tmp_path / "data.jsonl"
     path.write_text('{"q": "a"}\n{"q": 7}\n{"other": 1}\n5\n{"q": true}\n{"q": ""}\n')
     file = checked(path, id_field="q")
@@ -160,6 +160,11 @@ def test_ids_from_a_field(tmp_path: Path, checked: Any) -> None:
         ("7", {"q": 7}),
     ]
     assert [number for number, _ in bad(file)] == [3, 4, 5, 6]
+    path.write_text('{"q": "a"}\n{"q": "b"}\n{"q": "a", "n": 1}\n\n{"q": "a"}\n')
+    file = checked(path, id_field="q")
+    assert bad(file) == [(3, "id 'a' stands on line 1 too"), (5, "id 'a' stands on line 1 too")]
+    assert [shard.id for shard in file] == ["a", "b"]
+    assert file.total == 2
     table = tmp_path / "data.csv"
     table.write_text("number,how\n1,halve\n")
     assert [shard.id for shard in checked(table, GRADED, id_field="number")] == ["1"]
