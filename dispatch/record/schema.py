@@ -25,6 +25,7 @@ import sqlite3
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -94,11 +95,14 @@ def connect_writer(work_dir: str) -> sqlite3.Connection:
 
 
 @contextmanager
-def _connecting(path: str) -> Generator[sqlite3.Connection]:
+def _connecting(path: str, *, sealed: bool = False) -> Generator[sqlite3.Connection]:
     """A new connection. What goes wrong in the block closes it; what SQLite says is a JournalError."""
+    name = f"file:{quote(os.path.abspath(path))}?mode=ro&immutable=1" if sealed else path
     connection = None
     try:
-        connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            name, uri=sealed, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+        )
         yield connection
     except BaseException as error:
         if connection is not None:
@@ -113,7 +117,10 @@ def connect_reader(work_dir: str) -> sqlite3.Connection:
     path = database(work_dir)
     if not os.path.isfile(path):
         raise JournalError(path, "there is no journal here")
-    with _connecting(path) as connection:
+    # A reader of a write-ahead log writes beside it, which a read-only medium refuses. Without
+    # a log nobody writes: then the file may be read as one that never changes.
+    sealed = not os.path.exists(f"{path}-wal") and not os.access(os.path.dirname(path) or ".", os.W_OK)
+    with _connecting(path, sealed=sealed) as connection:
         if not _check(connection, path):
             raise JournalError(path, "there is no journal here")
         connection.execute("PRAGMA query_only = ON")

@@ -1,6 +1,9 @@
 """A database is opened if it is ours, and left as it was if not."""
 
+import os
+import shutil
 import sqlite3
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -44,6 +47,28 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
     connect_writer(str(tmp_path)).close()
     with closing(connect_reader(str(tmp_path))) as connection, pytest.raises(sqlite3.Error, match="readonly"):
         connection.execute("DELETE FROM run")
+
+
+def test_a_directory_that_may_only_be_read(tmp_path: Path) -> None:
+    """The record of a run that has ended is read there, whatever the name of the directory."""
+    open_to_all = Path(tempfile.mkdtemp(dir="/tmp"))  # the folders above tmp_path are closed to other users
+    work_dir = open_to_all / "50%41 #?"
+    work_dir.mkdir()
+    connect_writer(str(work_dir)).close()
+    for folder in (open_to_all, work_dir):
+        folder.chmod(0o555)
+    user = os.getuid()
+    try:
+        if user == 0:  # who may write everywhere
+            os.setresuid(65534, 65534, 0)
+        with closing(connect_reader(str(work_dir))) as connection:
+            assert connection.execute("SELECT count(*) FROM shard").fetchone() == (0,)
+    finally:
+        if user == 0:
+            os.setresuid(0, 0, 0)
+        for folder in (open_to_all, work_dir):
+            folder.chmod(0o755)
+        shutil.rmtree(open_to_all)
 
 
 @pytest.mark.parametrize("connect", [connect_reader, connect_writer])
