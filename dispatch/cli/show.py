@@ -92,8 +92,9 @@ def _overview(archive: Archive, console: Console) -> None:
     more = counts.get("failed", 0) - len(rest)
     if more > 0:
         console.print(Text(f"and {more:,} more", style="dim"))
-    one = f"dispatch show {shlex.quote(archive.work_dir)} {shlex.quote(rest[0].name)}"
-    console.print(f"\none of them: {printable(one)}")
+    name = rest[0].name
+    words = [archive.work_dir, *(["--"] if name.startswith("-") else []), name]  # or it would be an option
+    console.print(f"\none of them: dispatch show {printable(shlex.join(words))}")
 
 
 def _line(fault: Fault | None) -> str:

@@ -1,6 +1,7 @@
 """`dispatch show`: a shard with all its evidence, failures by cause, and an overview."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,17 @@ def test_no_such_shard(recorded: Recorded, arguments: list[str]) -> None:
     said = dispatch("show", recorded.path, *arguments)
     assert (said.code, said.out) == (1, "")
     assert "no such shard" in said.err
+
+
+def test_an_id_that_looks_like_an_option(tmp_path: Path) -> None:
+    """The command that is suggested shows it."""
+    shards = tmp_path / "in.jsonl"
+    shards.write_text('{"number": 1, "how": "raise", "id": "-1"}\n')
+    arguments = ("--shards", shards, "--id", "id", "--work-dir", tmp_path / "work", "-j", 1)
+    assert dispatch("run", f"{TARGETS}:Grader", *arguments).code == 1
+    suggested = dispatch("show", tmp_path / "work").out.splitlines()[-1]
+    words = shlex.split(suggested.removeprefix("one of them: dispatch "))
+    assert dispatch(*words).out.startswith("shard -1  failed")
 
 
 def test_ids_and_directories_that_look_like_markup(tmp_path: Path) -> None:
