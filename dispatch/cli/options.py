@@ -94,7 +94,8 @@ def _load(path: str) -> DispatchConfig:
     try:
         return DispatchConfig.load(text)
     except ConfigError as error:
-        raise ConfigError("--config", path, error.cure) from None
+        told = error.cure if error.field == "config" else str(error)
+        raise ConfigError("--config", path, told) from None
 
 
 def _text(option: str, path: str) -> bytes:

@@ -1,7 +1,10 @@
 """A run with a work_dir goes on where the record ends, through every door, and refuses what would be wrong."""
 
 import asyncio
+import os
 import sqlite3
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -373,10 +376,25 @@ async def test_large_values_have_files_of_their_own(config: DispatchConfig) -> N
     assert (report.values(), report.reused) == ([*shards, small], 4)
     with archive(config) as record:
         assert record.find("0")[0].value == record.find("0")[0].payload == large
-    Path(config.work_dir, "values", names[0]).unlink()
-    Path(config.work_dir, "values", names[1]).unlink()
-    with pytest.raises(JournalError, match="values"):
-        await local(shards, config)
+
+
+@on_one_loop
+@pytest.mark.parametrize(
+    "harm", [Path.unlink, partial(os.truncate, length=1000), partial(os.truncate, length=0)]
+)
+async def test_a_large_value_whose_file_is_damaged_runs_again_and_heals(
+    config: DispatchConfig, harm: Callable[[Path], None]
+) -> None:
+    """Gone, cut off or empty: its shard runs again, the others are reused, and then the record is whole again."""
+    large, small = b"x" * (3 << 20), b"y" * (1 << 20)
+    assert config.work_dir is not None
+    await local([large, small, b""], config)
+    for path in Path(config.work_dir, "values").iterdir():
+        harm(path)
+    report = await local([large, small, b""], config)
+    assert (report.values(), report.reused) == ([large, small, b""], 1)
+    report = await local([large, small, b""], config)
+    assert (report.values(), report.reused) == ([large, small, b""], 3)
 
 
 @on_one_loop

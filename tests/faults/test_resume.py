@@ -75,7 +75,7 @@ def test_killed_at_fifty_random_moments(tmp_path: Path) -> None:
     """Killed 50 times, a run of 5,000 shards ends with each outcome once; what was recorded or seen never ran again."""
     dice = random.Random(5)
     recorded: dict[int, set[int]] = {}
-    with Killed(tmp_path / "record", seconds=0.003) as program:
+    with Killed(tmp_path / "record", seconds=0.005) as program:
         for number in range(KILLS):
             recorded[number] = program.recorded()
             program.run(number, dice.uniform(0.1, 0.5))
