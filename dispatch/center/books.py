@@ -89,16 +89,13 @@ class Books:
         outcomes: list[Any],
         *,
         size: int = 0,
-        seat: Seat | None = None,
+        slot: int = -1,
         seconds: float = 0.0,
     ) -> None:
         """Shards of one door have their outcomes, all of one kind."""
         if not outcomes:
             return
-        if seat is not None:
-            self.queue.pace(key).ran(len(outcomes), seconds)
         door = self.doors.get(key)
-        slot = seat.slot if seat else -1
         if door is not None and door.recorder is not None:
             door.recorder.write(outcomes, size=size, slot=slot, seconds=seconds)
         else:
@@ -151,7 +148,9 @@ class Books:
 
     def _ran(self, seat: Seat, outcomes: list[Any], *, size: int, seconds: float) -> None:
         seat.ran(len(outcomes), seconds)
-        self.settle(outcomes[0].entry.origin.door, outcomes, size=size, seat=seat, seconds=seconds)
+        key = outcomes[0].entry.origin.door
+        self.queue.pace(key).ran(len(outcomes), seconds)
+        self.settle(key, outcomes, size=size, slot=seat.slot, seconds=seconds)
 
     def failed(self, seat: Seat, entry: Entry, fault: Fault, *, started: float, seconds: float) -> None:
         """An attempt failed: the shard's outcome, or another attempt."""
@@ -168,7 +167,7 @@ class Books:
         )
         match decision:
             case Settle():
-                self.settle(key, [Failed(fault=fault, entry=entry)])
+                self.settle(key, [Failed(fault=fault, entry=entry)], slot=seat.slot, seconds=seconds)
             case Again() if self._unwanted(entry):
                 self.settle(key, [Cancelled(entry=entry)])
             case Again(wait=wait):

@@ -319,9 +319,12 @@ async def test_a_source_that_waits_is_left_when_the_run_ends() -> None:
 
 @on_both_loops
 async def test_a_report_names_its_workers(center: Any) -> None:
-    """Figures per worker add up to the run: shards, seconds and the processes that did it."""
+    """Figures per worker add up to the run: shards, failed ones too, seconds, and the processes that did it."""
     report = await center.run([Job("pid") for _ in range(200)])
     assert sum(worker.shards for worker in report.workers) == 200
+    failed = await center.run([Job("raise", "no") for _ in range(20)])
+    assert sum(worker.shards for worker in failed.workers) == 20
+    assert sum(worker.busy for worker in failed.workers) > 0
     assert {pid for worker in report.workers for pid in worker.pids} >= set(report.values())
     assert all(worker.runner == "Actor" for worker in report.workers)
     assert "200 done of 200 shards" in str(report)
