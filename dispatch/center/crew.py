@@ -189,9 +189,11 @@ class Crew:
         elif state == "starting":
             self._not_ready(seat, evidence)
         else:
-            if ended.why in ("killed", "nanny") and not nonsense:  # we did it, or nobody saw what ran
+            if ended.why == "killed" and not nonsense:  # we did it
                 self.books.back(held.values())
                 seat.barren = 0
+            elif ended.why == "nanny" and not nonsense:
+                self._charge_unseen(held, ended=ended, fault=evidence, seat=seat)
             else:
                 # It left between shards, or its line was spoiled: by whom is not known, and anybody alone may show.
                 left = ended.exit_code is not None and not ended.seq
@@ -212,6 +214,19 @@ class Crew:
             seat.barren = 0
             started = ended.started or ended.at
             self.books.failed(seat, found.charged, fault, started=started, seconds=ended.at - started)
+
+    def _charge_unseen(
+        self, held: dict[int, Entry], *, ended: frames.Ended, fault: Fault, seat: Seat
+    ) -> None:
+        """Nobody saw what ran. Once that is nobody's fault; who was there twice runs alone, and alone is charged."""
+        seat.barren = 0
+        by_itself = [entry for entry in held.values() if entry.alone]
+        others = [entry for entry in held.values() if not entry.alone]
+        for entry in others:
+            entry.alone, entry.unseen = entry.unseen, True
+        self.books.back(others)
+        for entry in by_itself:
+            self.books.failed(seat, entry, fault, started=ended.at, seconds=0.0)
 
     # Lives.
 

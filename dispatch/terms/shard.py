@@ -112,6 +112,7 @@ class Entry(Struct, eq=False, gc=False):
     runner: str | None = None
     special: bool = False  # travels with more than its index and payload: an id, a timeout, a later attempt
     alone: bool = False  # runs with nothing else in its worker, to see whether it is what kills workers
+    unseen: bool = False  # was in a worker whose end nobody saw
     reused: bool = False
     withdrawn: bool = False  # its submitter has gone: it must not run again
     charged: int = 0  # attempts charged to the retry budget

@@ -39,6 +39,7 @@ from dispatch.worker.output import HEAD, TAIL
 from dispatch.worker.parcel import Parcel, unpack
 from dispatch.worker.runner import report_to
 from dispatch.worker.slot import Slot
+from dispatch.worker.tidy import FORKED, changed, end_fork
 
 __all__ = ("AsyncLane", "run_async")
 
@@ -334,6 +335,8 @@ class _Steps:
             except StopIteration as stop:
                 return stop.value
             finally:
+                if FORKED in changed:
+                    end_fork(sys.exc_info()[1])
                 slot.leave(deadline)
             try:
                 sent = yield waited_for

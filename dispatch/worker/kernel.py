@@ -17,6 +17,7 @@ from typing import Any
 
 __all__ = (
     "become_subreaper",
+    "catches",
     "children",
     "die_with_parent",
     "keep_freed_memory",
@@ -101,6 +102,16 @@ def started_at() -> float:
     import time
 
     return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal; True where that is not known."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            caught = next((line[7:] for line in file if line.startswith(b"SigCgt:")), None)
+    except OSError:
+        caught = None
+    return caught is None or bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def memory_of(pid: int) -> tuple[int, int]:

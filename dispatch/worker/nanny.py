@@ -22,6 +22,7 @@ from dispatch.wire.line import FRAME_SLACK, Line
 from dispatch.worker.birth import Birth, close_if, fork_runner, spawn_runner
 from dispatch.worker.kernel import (
     become_subreaper,
+    catches,
     kill_tree,
     memory_of,
     started_at,
@@ -36,6 +37,8 @@ __all__ = ("main",)
 
 TICK = 0.05  # seconds between looks at the slot
 PULSE = 0.25  # seconds between reports of what runs
+STOPPED_WITHIN = 0.1  # seconds; who waits in the kernel for a vforked child can be killed, and not stopped
+STOP_LOOK = 0.0005  # seconds between looks whether the runner has stopped
 FENCE_PAUSE = 0.002  # seconds: longer than any store takes to be seen by another core
 BLAS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -185,7 +188,7 @@ class Nanny:
             self._too_late(seq, since, deadline)
         elif since and slot.held and now - since > TICK and self._poked != seq:
             self._poked = seq
-            self._signal(signal.SIGUSR2)
+            self._ask(signal.SIGUSR2)
         trim(self._output, slot)
         if self._runner and now > self._pulse_at:
             self._pulse_at = now + PULSE
@@ -197,15 +200,13 @@ class Nanny:
     def _too_late(self, seq: int, since: float, deadline: float) -> None:
         """A deadline has passed: write down where the runner hangs, stop it, look again, and only then kill it."""
         before = os.fstat(self._stack).st_size
-        self._signal(signal.SIGUSR1)
-        await_dump(self._stack, before, lambda: self._slot.read()[2] == deadline)
-        self._signal(signal.SIGSTOP)
-        _pid, status = os.waitpid(self._runner, os.WUNTRACED)
-        if not os.WIFSTOPPED(status):
-            self._ended("", status)
-        elif self._slot.read()[2] == deadline:
+        if self._ask(signal.SIGUSR1):
+            await_dump(self._stack, before, lambda: self._slot.read()[2] == deadline)
+        if self._stop() and self._slot.read()[2] == deadline:
             self._end("timed_out" if self._slot.serving else "startup")
-        else:  # it finished at the last moment: the late attempt is over, and the next one is innocent
+        elif (
+            self._runner
+        ):  # it finished at the last moment: the late attempt is over, and the next one is innocent
             os.ftruncate(self._stack, before)
             self._signal(signal.SIGCONT)
 
@@ -214,10 +215,7 @@ class Nanny:
         if not self._runner:
             return
         if only:
-            self._signal(signal.SIGSTOP)
-            _pid, status = os.waitpid(self._runner, os.WUNTRACED)
-            if not os.WIFSTOPPED(status):
-                self._ended("", status)
+            if not self._stop():
                 return
             if self._slot.running != only:
                 self._signal(signal.SIGCONT)
@@ -225,6 +223,19 @@ class Nanny:
         self._signal(signal.SIGKILL)
         _pid, status = os.waitpid(self._runner, 0)
         self._ended(why, status)
+
+    def _stop(self) -> bool:
+        """Let the runner stand still, so that its slot can be judged. False if it has ended instead, which is told."""
+        self._signal(signal.SIGSTOP)
+        until = monotonic() + STOPPED_WITHIN
+        while True:
+            pid, status = os.waitpid(self._runner, os.WUNTRACED | os.WNOHANG)
+            if pid and not os.WIFSTOPPED(status):
+                self._ended("", status)
+                return False
+            if pid or monotonic() > until:
+                return True
+            sleep(STOP_LOOK)
 
     def _ended(self, why: str, status: int) -> None:
         """The runner is dead and reaped: clear up after it, and tell."""
@@ -254,6 +265,13 @@ class Nanny:
             output=read_tail(self._output),
         )
         self._line.send(told)
+
+    def _ask(self, number: int) -> bool:
+        """Signal the runner, if it listens: who has undone our handler, or called `exec`, must not die of us."""
+        if not catches(self._runner, number):
+            return False
+        self._signal(number)
+        return True
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):

@@ -147,11 +147,11 @@ class SyncLane:
                     ends.append(now)
                     if len(buffer) > flush_bytes:
                         now = self._heavy(seq, before)
+            if changed:
+                tidy.put_back()
             if capture is not None and capture.touched and capture.size():
                 slot.leave()  # the shard is over; a stalled host may let us wait here
                 self._printed(seq)
-            if changed:
-                tidy.put_back()
             if now - flushed > FLUSH_AFTER:
                 slot.leave()
                 self._flush_frame()
@@ -169,6 +169,8 @@ class SyncLane:
 
     def _heavy(self, seq: int, before: int) -> float:
         """The buffer is full: send it; the last value fails if it alone is too big. The time now."""
+        if tidy.FORKED in tidy.changed:
+            tidy.end_fork(None)
         size = len(self._buffer) - before
         if size > self._codec.limit:
             del self._buffer[before:]
@@ -211,6 +213,8 @@ class SyncLane:
 
     def _failed(self, seq: int, error: BaseException) -> float:
         """Tell of an attempt that raised, or whose payload or value cannot travel. The time when it ended."""
+        if tidy.FORKED in tidy.changed:
+            tidy.end_fork(error)
         ended, (_, started, _) = monotonic(), self._slot.read()
         self._slot.leave()
         self.flush()

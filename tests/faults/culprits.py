@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import locale
 import os
+import platform
 import re
 import resource
 import signal
@@ -81,6 +82,73 @@ def stops_itself(_task: Task) -> None:
 def stops_at_the_end(_task: Task) -> None:
     """The process that this shard runs in, if it is a fork, stops where it would exit."""
     os._exit = lambda _code: os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def kills_its_nanny(_task: Task) -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+def kills_its_nanny_from_a_fork(_task: Task) -> None:
+    stat = Path(f"/proc/{os.getppid()}/stat").read_text()
+    os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
+    time.sleep(600)
+
+
+def forks_and_returns(_task: Task) -> None:
+    """Come back twice."""
+    child = os.fork()
+    if child:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def forks_and_raises(_task: Task) -> None:
+    """As `os.execvp` of what does not exist would."""
+    child = os.fork()
+    if not child:
+        raise FileNotFoundError("no-such-program")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+def forks_and_leaves(_task: Task) -> None:
+    child = os.fork()
+    if not child:
+        sys.exit(5)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+
+
+def waits_in_the_kernel(_task: Task) -> None:
+    """As Popen does while its child hangs before `exec`: such a process can be killed, and not be stopped."""
+    clone, clone_vfork = {"x86_64": 56, "aarch64": 220}[platform.machine()], 0x4000
+    if ctypes.CDLL(None).syscall(clone, clone_vfork | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+        time.sleep(600)
+
+
+def undoes_our_handlers(task: Task) -> None:
+    """Be late, and then well."""
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+    time.sleep(task.seconds or 600)
+
+
+def returns_at_the_last_moment(_task: Task) -> None:
+    """When the nanny asks where it hangs: the deadline has passed, and nobody has killed it yet."""
+    asked: list[int] = []
+    signal.signal(signal.SIGUSR1, lambda number, _frame: asked.append(number))
+    while not asked:
+        time.sleep(0.001)
+
+
+def becomes_another_program(_task: Task) -> None:
+    os.execvp("sleep", ["sleep", "600"])
+
+
+def sets_a_trace_function(_task: Task) -> None:
+    sys.settrace(_traces_nothing)
+
+
+def _traces_nothing(*_: object) -> None:
+    """Called for each call, until it is taken away."""
 
 
 def overflows_the_stack(_task: Task) -> None:
@@ -508,6 +576,7 @@ class View(Struct):
     umask: int
     locale: str
     timer: float
+    traced: bool
 
 
 class LooksAround(Runner):
@@ -519,9 +588,9 @@ class LooksAround(Runner):
     def do_run(self, shard: Shard[Task]) -> View:
         umask = os.umask(0)
         os.umask(umask)
-        view = View(
-            os.getcwd(), umask, locale.setlocale(locale.LC_ALL), signal.getitimer(signal.ITIMER_REAL)[0]
-        )
+        timer = signal.getitimer(signal.ITIMER_REAL)[0]
+        traced = sys.gettrace() is not None
+        view = View(os.getcwd(), umask, locale.setlocale(locale.LC_ALL), timer, traced)
         if shard.payload.act:
             ACTS[shard.payload.act](shard.payload)
         return view

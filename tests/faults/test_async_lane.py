@@ -138,3 +138,11 @@ async def test_a_stopped_loop_is_killed(lateness: Lateness) -> None:
     outcome = failed(report, 3)
     assert (outcome.fault.cause, outcome.fault.signal) == ("crashed", signal.SIGSTOP)
     uncharged(report, but=[3])
+
+
+async def test_a_task_that_swallows_memory() -> None:
+    """Past `memory_limit` the worker is killed; the shard that held the loop is charged, its neighbours run again."""
+    shards = [Task(n, "swallows_memory" if n == 5 else "rests", 0.05) for n in range(40)]
+    report = await run(Juggler, shards, workers=1, memory_limit=128 << 20, crash_budget=1)
+    uncharged(report, but=[5])
+    assert failed(report, 5).fault.cause == "out_of_memory"

@@ -44,6 +44,28 @@ async def test_the_crash_budget_ends_a_poison_shard(budget: int) -> None:
     uncharged(report, but=[9])
 
 
+@pytest.mark.parametrize(
+    ("act", "isolation"),
+    [("kills_its_nanny", "worker"), ("kills_its_nanny_from_a_fork", "fork")],
+)
+async def test_a_shard_that_kills_its_nanny(act: str, isolation: str) -> None:
+    """Nobody saw what ran: whoever was there twice runs alone, so the poison ends, and nobody else is charged."""
+    shards = [Task(n, act if n == 9 else "") for n in range(40)]
+    report = await run(Culprit, shards, crash_budget=1, isolation=isolation)
+    uncharged(report, but=[9])
+    outcome = failed(report, 9)
+    assert causes(report, 9) == ["crashed"]
+    assert "its nanny died" in outcome.fault.message
+
+
+async def test_a_long_shard_that_undid_our_handlers_is_done() -> None:
+    """What we signal a long shard for (its neighbours' outcomes) does not kill it."""
+    report = await run(
+        Culprit, [Task(0), Task(1, "undoes_our_handlers", 0.4), Task(2)], workers=1, crash_budget=1
+    )
+    assert report.counts == {"done": 3}
+
+
 async def test_deaths_and_failures_have_budgets_of_their_own() -> None:
     """A shard may die crash_budget - 1 times and raise attempts - 1 times, and still be Done."""
     report = await run(

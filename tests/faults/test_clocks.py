@@ -76,3 +76,11 @@ async def test_the_shards_own_timeout(lateness: Lateness) -> None:
     assert outcome.fault.cause == "timed_out"
     assert 0.2 <= outcome.attempts[0].seconds < 0.4 + lateness.slack
     uncharged(report, but=[1])
+
+
+async def test_who_returns_at_the_last_moment_costs_nobody() -> None:
+    """A shard that ends between its deadline and its death is Done, and the next one is not killed for it."""
+    shards = [Task(0, "returns_at_the_last_moment"), Task(1, "works", 0.2)]
+    report = await run(Culprit, shards, workers=1, timeout=0.4, crash_budget=1)
+    assert report.counts == {"done": 2}
+    assert len(report.workers[0].pids) == 1

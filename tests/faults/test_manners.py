@@ -19,6 +19,7 @@ pytestmark = pytest.mark.asyncio
         culprits.changes_directory,
         culprits.changes_the_locale,
         culprits.changes_the_umask,
+        culprits.sets_a_trace_function,
         culprits.reads_stdin,
         culprits.leaves_a_thread,
         culprits.raises_two_arguments,
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.asyncio
     ],
 )
 async def test_the_next_shard_finds_the_process_as_setup_left_it(act) -> None:
-    """Timers, directory, umask and locale are as `setup` left them for every shard, whatever the one before did."""
+    """Timers, directory, umask, locale and trace functions are as `setup` left them, whoever came before."""
     shards = [Task(0), Task(1, act.__name__), *(Task(n) for n in range(2, 20))]
     report = await run(LooksAround, shards, workers=1)
     seen = [outcome.value for outcome in report.outcomes if isinstance(outcome, Done) and outcome.index != 1]

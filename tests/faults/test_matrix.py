@@ -103,6 +103,29 @@ async def test_a_shard_that_never_returns(act: Any, lateness: Lateness) -> None:
 
 
 @pytest.mark.parametrize(
+    "act", [culprits.waits_in_the_kernel, culprits.undoes_our_handlers, culprits.becomes_another_program]
+)
+async def test_a_shard_that_cannot_say_where_it_hangs(act: Any, lateness: Lateness) -> None:
+    """It waits for a vforked child, undid our signal handler or is another program by now: in time, without a stack."""
+    outcome = failed(await matrix(act, timeout=0.4), GUILTY)
+    assert outcome.fault.cause == "timed_out"
+    assert 0.4 <= outcome.attempts[-1].seconds < 0.4 + 0.2 + lateness.slack
+
+
+@pytest.mark.parametrize(
+    "act", [culprits.forks_and_returns, culprits.forks_and_raises, culprits.forks_and_leaves]
+)
+@pytest.mark.parametrize("runner", [Culprit, culprits.Juggler])
+async def test_a_shard_whose_fork_comes_back(act: Any, runner: Any) -> None:
+    """The child ends as a program would, and is no second worker: the shard is Done, and its worker goes on."""
+    shards = [Task(number, act.__name__ if number == GUILTY else "") for number in range(SHARDS)]
+    report = await run(runner, shards, crash_budget=1, timeout=20.0)
+    uncharged(report)
+    assert [outcome.value.double for outcome in report.outcomes] == [2 * number for number in range(SHARDS)]
+    assert [len(worker.pids) for worker in report.workers] == [1] * len(report.workers)
+
+
+@pytest.mark.parametrize(
     ("act", "kind", "message"),
     [
         (culprits.raises_two_arguments, "TwoArguments", "7: seven"),
