@@ -82,11 +82,15 @@ def failed(report: Report[Any], index: int) -> Failed:
     return outcome
 
 
-def wait_until(holds: Any, *, within: float = 10.0) -> None:
-    """Look again and again until something holds; AssertionError if it does not, within so many seconds."""
-    until = time.monotonic() + within
+def wait_until(holds: Any, *, within: float = 10.0, lateness: Lateness | None = None) -> None:
+    """Look again and again until something holds; AssertionError if it does not, within so many seconds.
+
+    With `lateness` they are as many more as the machine is late while we wait.
+    """
+    began = time.monotonic()
     while not holds():
-        assert time.monotonic() < until, f"not within {within} s"
+        seconds = within + (lateness.slack if lateness is not None else 0.0)
+        assert time.monotonic() - began < seconds, f"not within {seconds} s"
         time.sleep(A_LOOK)
 
 

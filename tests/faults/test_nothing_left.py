@@ -193,9 +193,9 @@ async def test_a_shared_param(lateness: Lateness) -> None:
 # From outside: nobody there is left to clear up.
 
 
-def _gone(program: Program, directory: Path, *, within: float) -> None:
+def _gone(program: Program, directory: Path, lateness: Lateness, *, within: float = GONE) -> None:
     """Assert that nothing of a program is left, within so many seconds."""
-    wait_until(lambda: not program.alive(), within=within)
+    wait_until(lambda: not program.alive(), within=within, lateness=lateness)
     sockets = Path("/proc/net/unix").read_text()
     assert f"@dispatch-{program.pid}-" not in sockets
     assert list(directory.iterdir()) == []
@@ -209,7 +209,7 @@ def test_kill_9_during_start_up(processes: int, tmp_path: Path, lateness: Latene
         program.hear("opening")
         wait_until(lambda: len(program.alive()) >= processes)
         program.send(signal.SIGKILL)
-        _gone(program, tmp_path, within=2 * GONE + lateness.slack)  # it may say hello a second later
+        _gone(program, tmp_path, lateness, within=2 * GONE)  # it may say hello a second later
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_kill_9_while_it_is_busy(kind: str, act: str, tmp_path: Path, lateness: 
         program.hear("busy")
         assert len(program.alive()) >= 5
         program.send(signal.SIGKILL)
-        _gone(program, tmp_path, within=GONE + lateness.slack)
+        _gone(program, tmp_path, lateness)
 
 
 def test_kill_9_while_a_nanny_is_stopped(tmp_path: Path, lateness: Lateness) -> None:
@@ -239,7 +239,7 @@ def test_kill_9_while_a_nanny_is_stopped(tmp_path: Path, lateness: Lateness) -> 
             if _ids(pid)[0] == program.pid:
                 os.kill(pid, signal.SIGSTOP)
         program.send(signal.SIGKILL)
-        _gone(program, tmp_path, within=GONE + lateness.slack)
+        _gone(program, tmp_path, lateness)
 
 
 def test_kill_9_during_shutdown(tmp_path: Path, lateness: Lateness) -> None:
@@ -247,7 +247,7 @@ def test_kill_9_during_shutdown(tmp_path: Path, lateness: Lateness) -> None:
     with Program("tests.faults.programs", "closing", TMPDIR=str(tmp_path)) as program:
         program.hear("closing")
         program.send(signal.SIGKILL)
-        _gone(program, tmp_path, within=GONE + lateness.slack)
+        _gone(program, tmp_path, lateness)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
@@ -256,7 +256,7 @@ def test_a_signal_that_ends_the_parent(number: int, tmp_path: Path, lateness: La
     with Program("tests.faults.programs", "busy", "plain", "spins", TMPDIR=str(tmp_path)) as program:
         program.hear("busy")
         program.send(number, group=True)
-        _gone(program, tmp_path, within=GONE + lateness.slack)
+        _gone(program, tmp_path, lateness)
 
 
 @pytest.mark.parametrize("group", [False, True])
@@ -266,7 +266,7 @@ def test_ctrl_c_in_a_program_without_handlers(group: bool, tmp_path: Path, laten
         program.hear("busy")
         program.send(signal.SIGINT, group=group)
         code, _, err = program.ended()
-        _gone(program, tmp_path, within=GONE + lateness.slack)
+        _gone(program, tmp_path, lateness)
     assert code == -signal.SIGINT
     assert "never awaited" not in err
     assert "destroyed" not in err
@@ -285,7 +285,7 @@ def test_a_nanny_that_is_killed(kind: str, lateness: Lateness) -> None:
         assert len(doomed) >= (6 if kind == "fork" else 4)
         for pid in nannies:
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not doomed & set(program.alive()), within=GONE + lateness.slack)
+        wait_until(lambda: not doomed & set(program.alive()), within=GONE, lateness=lateness)
         wait_until(lambda: len([pid for pid in program.alive() if _ids(pid)[0] == program.pid]) == 2)
 
 
