@@ -82,15 +82,23 @@ def failed(report: Report[Any], index: int) -> Failed:
     return outcome
 
 
-def wait_until(holds: Any, *, within: float = 10.0, lateness: Lateness | None = None) -> None:
+def wait_until(
+    holds: Any, *, within: float = 10.0, lateness: Lateness | None = None, paused: Any = lambda: False
+) -> None:
     """Look again and again until something holds; AssertionError if it does not, within so many seconds.
 
-    With `lateness` they are as many more as the machine is late while we wait.
+    With `lateness` they are as many more as the machine is late while we wait. Time in which `paused` holds does not
+    count, up to 10 s.
     """
-    began = time.monotonic()
+    began = last = time.monotonic()
+    spent = 0.0
     while not holds():
         seconds = within + (lateness.slack if lateness is not None else 0.0)
-        assert time.monotonic() - began < seconds, f"not within {seconds} s"
+        now = time.monotonic()
+        spent += 0.0 if paused() else now - last
+        last = now
+        assert spent < seconds, f"not within {seconds} s"
+        assert now - began < seconds + 10.0, f"paused for {now - began - spent} s"
         time.sleep(A_LOOK)
 
 
@@ -162,6 +170,24 @@ class Program:
         words = f"{MARK}={self.mark}".encode()
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
         return [pid for pid in pids if words in _environment(pid) and is_alive(pid)]
+
+    def dying(self) -> bool:
+        """Whether one of them has been killed and not had its turn to die: the scheduler's time, and not ours.
+
+        A process that spins has used up its turns: beside ten others on two processors that takes a second, now and
+        then, and no sleeper (`Lateness`) is as late.
+        """
+        return any(map(_is_dying, self.alive()))
+
+
+def _is_dying(pid: int) -> bool:
+    """Whether a process has a SIGKILL pending, or is on its way out (PF_EXITING of Linux' sched.h)."""
+    with suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        pending = [int(line[8:], 16) for line in status.splitlines() if line[:7] in ("SigPnd:", "ShdPnd:")]
+        flags = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[6])
+        return any(mask >> signal.SIGKILL - 1 & 1 for mask in pending) or bool(flags & 0x4)
+    return False
 
 
 def _environment(pid: int) -> bytes:

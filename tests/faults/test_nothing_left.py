@@ -195,7 +195,7 @@ async def test_a_shared_param(lateness: Lateness) -> None:
 
 def _gone(program: Program, directory: Path, lateness: Lateness, *, within: float = GONE) -> None:
     """Assert that nothing of a program is left, within so many seconds."""
-    wait_until(lambda: not program.alive(), within=within, lateness=lateness)
+    wait_until(lambda: not program.alive(), within=within, lateness=lateness, paused=program.dying)
     sockets = Path("/proc/net/unix").read_text()
     assert f"@dispatch-{program.pid}-" not in sockets
     assert list(directory.iterdir()) == []
@@ -285,7 +285,9 @@ def test_a_nanny_that_is_killed(kind: str, lateness: Lateness) -> None:
         assert len(doomed) >= (6 if kind == "fork" else 4)
         for pid in nannies:
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not doomed & set(program.alive()), within=GONE, lateness=lateness)
+        wait_until(
+            lambda: not doomed & set(program.alive()), within=GONE, lateness=lateness, paused=program.dying
+        )
         wait_until(lambda: len([pid for pid in program.alive() if _ids(pid)[0] == program.pid]) == 2)
 
 
