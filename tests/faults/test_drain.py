@@ -14,6 +14,9 @@ from dispatch import Cancelled, CenterClosed, DataParallelDispatchCenter, Done
 from tests.faults.culprits import Culprit, Juggler, Task
 from tests.faults.scene import Lateness, Program, config, until, wait_until
 
+AT_ONCE = (
+    3.0  # seconds: the print of the report and the end of an interpreter on a loaded machine, and no grace
+)
 NUMBERS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
 
@@ -38,15 +41,15 @@ class Interrupted:
         pending = re.search(r"ShdPnd:\s+(\w+)", status)
         return bool(gone) or pending is None or not int(pending[1], 16) & 1 << number - 1
 
-    def ends(self, *, within: float) -> dict[str, int]:
-        """Wait for its end: exit code 130, the report on stderr, nothing left. The report's counts."""
+    def ends(self, *, after: float = 0.0) -> dict[str, int]:
+        """Wait for its end `after` so many seconds: exit code 130, the report, nothing left. The report's counts."""
         began = time.monotonic()
-        code, out, err = self.program.ended(within=within + 10)
-        assert time.monotonic() - began < within
+        code, out, err = self.program.ended(within=after + 10)
+        assert time.monotonic() - began < after + AT_ONCE
         assert (code, out) == (130, "")
         assert "Traceback" not in err
         assert "interrupted" in err
-        wait_until(lambda: not self.program.alive(), within=1.0)
+        wait_until(lambda: not self.program.alive(), within=1.0, paused=self.program.dying)
         return {
             name: int(number)
             for name, number in re.findall(r"^  (done|cancelled|crashed) +(\d+) ", err, re.MULTILINE)
@@ -55,42 +58,42 @@ class Interrupted:
 
 @NUMBERS
 @pytest.mark.parametrize("group", [False, True])
-def test_the_first_interrupt_drains(number: int, group: bool, tmp_path: Path, lateness: Lateness) -> None:
+def test_the_first_interrupt_drains(number: int, group: bool, tmp_path: Path) -> None:
     """After the first interrupt no shard starts, those that run finish, the rest is Cancelled; exit code 130."""
     run = Interrupted(tmp_path, "2", "30")
     with run.program:
         run.program.send(number, group=group)
-        counts = run.ends(within=4 + lateness.slack)
+        counts = run.ends(after=2)
         assert run.started == 2
     assert counts == {"done": 4, "cancelled": 16}
 
 
 @NUMBERS
-def test_grace_is_not_for_ever(number: int, tmp_path: Path, lateness: Lateness) -> None:
+def test_grace_is_not_for_ever(number: int, tmp_path: Path) -> None:
     """What still runs `grace` seconds after the first interrupt is killed, and Cancelled."""
     run = Interrupted(tmp_path, "600", "0.4")
     with run.program:
         run.program.send(number)
-        counts = run.ends(within=0.4 + 1 + lateness.slack)
+        counts = run.ends(after=0.4)
         assert run.started == 2
     assert counts == {"done": 2, "cancelled": 18}
 
 
 @NUMBERS
-def test_the_second_interrupt_ends_everything_now(number: int, tmp_path: Path, lateness: Lateness) -> None:
+def test_the_second_interrupt_ends_everything_now(number: int, tmp_path: Path) -> None:
     """At the second interrupt everything ends at once, however long the grace; the report still prints."""
     run = Interrupted(tmp_path, "600", "60")
     with run.program:
         run.program.send(number)
         wait_until(lambda: run.has_taken(number))  # two that wait together are one
         run.program.send(signal.SIGINT)
-        counts = run.ends(within=1 + lateness.slack)
+        counts = run.ends()
         assert run.started == 2
     assert counts["cancelled"] >= 18  # what was done a moment ago may not have been told yet
     assert sum(counts.values()) == 20
 
 
-def test_an_impatient_user(tmp_path: Path, lateness: Lateness) -> None:
+def test_an_impatient_user(tmp_path: Path) -> None:
     """Ten interrupts in a row, to the whole group, end it at once, and leave nothing behind."""
     run = Interrupted(tmp_path, "600", "60")
     with run.program:
@@ -98,13 +101,13 @@ def test_an_impatient_user(tmp_path: Path, lateness: Lateness) -> None:
             run.program.send(signal.SIGINT, group=True)
             wait_until(lambda: run.has_taken(signal.SIGINT))
         began = time.monotonic()
-        code, out, _err = run.program.ended(within=11 + lateness.slack)
-        assert time.monotonic() - began < 1 + lateness.slack
+        code, out, _err = run.program.ended()
+        assert time.monotonic() - began < AT_ONCE
         assert (code in (130, 1, -signal.SIGINT), out) == (
             True,
             "",
         )  # the last may meet an interpreter that leaves
-        wait_until(lambda: not run.program.alive(), within=1.0)
+        wait_until(lambda: not run.program.alive(), within=1.0, paused=run.program.dying)
 
 
 @pytest.mark.asyncio

@@ -7,8 +7,8 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,15 @@ async def submits(center: Any) -> None:
         await asyncio.gather(*(center.submit(Task(n)) for n in range(3)))
 
 
+@asynccontextmanager
+async def _leaves_nothing(lateness: Lateness) -> AsyncGenerator[None]:
+    """A block after which nothing is left within GONE, and what the machine was late until then."""
+    async with leaves_nothing(within=10 * GONE):
+        yield
+        began = time.monotonic()
+    assert time.monotonic() - began < GONE + lateness.slack
+
+
 DOORS = pytest.mark.parametrize("door", [runs, streams, submits])
 
 
@@ -67,7 +76,7 @@ async def test_cancelled_at_every_frame(door: Any, lateness: Lateness) -> None:
     """Whatever frame is on its way, in whichever direction: stalled and cancelled there, a door leaves nothing."""
     odd = isinstance(asyncio.get_running_loop(), uvloop.Loop)  # one loop takes the odd frames, one the even
     for number in itertools.count(int(odd), 2):
-        async with leaves_nothing(within=GONE + lateness.slack):
+        async with _leaves_nothing(lateness):
             if not await _stalled_and_cancelled(door, number, lateness):
                 break
     assert number > 10
@@ -106,7 +115,7 @@ async def _stalled_and_cancelled(door: Any, number: int, lateness: Lateness) -> 
 async def test_cancelled_after_some_turns_of_the_loop(door: Any, lateness: Lateness) -> None:
     """Cancelled after any number of turns of the event loop, a door leaves nothing."""
     for turns in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55):
-        async with leaves_nothing(within=GONE + lateness.slack):
+        async with _leaves_nothing(lateness):
             task = asyncio.create_task(door(DataParallelDispatchCenter(Culprit, config=config(1))))
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -119,7 +128,7 @@ async def test_cancelled_after_some_turns_of_the_loop(door: Any, lateness: Laten
 @pytest.mark.both_loops
 async def test_a_normal_end(lateness: Lateness) -> None:
     """After a run every process is gone, also what shards left behind on purpose."""
-    async with leaves_nothing(within=GONE + lateness.slack):
+    async with _leaves_nothing(lateness):
         report = await DataParallelDispatchCenter(Culprit, [Task(0), *DAEMONS], config=config()).run()
         assert report.counts == {"done": 4}
 
@@ -159,7 +168,7 @@ async def test_leaving_a_stream(runner: Any, end: str, lateness: Lateness) -> No
                     return
                 asyncio.current_task().cancel()
 
-    async with leaves_nothing(within=GONE + lateness.slack):
+    async with _leaves_nothing(lateness):
         began = time.monotonic()
         with suppress(ZeroDivisionError, asyncio.CancelledError):
             await consume()
@@ -175,7 +184,7 @@ async def test_a_source_that_raises(lateness: Lateness) -> None:
             yield task
         raise ZeroDivisionError
 
-    async with leaves_nothing(within=GONE + lateness.slack):
+    async with _leaves_nothing(lateness):
         with pytest.raises(ZeroDivisionError):
             await DataParallelDispatchCenter(Culprit, source(), config=config()).run()
 
@@ -183,7 +192,7 @@ async def test_a_source_that_raises(lateness: Lateness) -> None:
 @pytest.mark.asyncio
 async def test_a_shared_param(lateness: Lateness) -> None:
     """The shared param's file is gone with its centre, though a worker died while it was mapped."""
-    async with leaves_nothing(within=GONE + lateness.slack):
+    async with _leaves_nothing(lateness):
         center = DataParallelDispatchCenter(
             Culprit, [Task(0), Task(1, "kills_itself")], shared_param=b"x" * 1_000_000, config=config()
         )
